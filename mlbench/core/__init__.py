@@ -1,0 +1,1 @@
+"The ground floor: errors, files, secrets, settings, progress and how things show themselves."
