@@ -121,7 +121,7 @@ def plain(
         return value.isoformat()
     return _plain_other(value)
 
-# %% ../../nbs/01_core.files.ipynb #b9dd6a44
+# %% ../../nbs/01_core.files.ipynb #ea709c85
 def _plain_other(value: Any) -> Any:
     "The less usual values: numpy, paths, objects that know their own form."
     if isinstance(value, Path):
@@ -130,7 +130,10 @@ def _plain_other(value: Any) -> Any:
         return plain(value.to_dict())
     if hasattr(value, "tolist"):
         return plain(value.tolist())
-    raise UsageError(f"A value of type {type(value).__name__} cannot be written as JSON: {str(value)[:80]!r}. Turn it into numbers, text, lists or dicts first.")
+    raise UsageError(
+        f"A value of type {type(value).__name__} cannot be written as JSON: {str(value)[:80]!r}. "
+        "Turn it into numbers, text, lists or dicts first."
+    )
 
 # %% ../../nbs/01_core.files.ipynb #9d8c60c1
 def stable_json(

@@ -85,7 +85,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     return number(value) if isinstance(value, int | float) else str(value)
 
-# %% ../../nbs/02_core.show.ipynb #587287e0
+# %% ../../nbs/02_core.show.ipynb #1e5aa2a1
 class Facts:
     "A title and a few rows: how a run, a stage, a split or a bundle shows itself."
 
@@ -104,6 +104,7 @@ class Facts:
         return "\n".join(lines + ([self.note] if self.note else []))
 
     def _repr_html_(self) -> str:
-        body = "".join(f"<tr><th style='text-align:left;font-weight:500'>{escape(k)}</th><td style='text-align:left'>{escape(_cell(v))}</td></tr>" for k, v in self.rows)
+        left = "style='text-align:left;font-weight:500'"
+        body = "".join(f"<tr><th {left}>{escape(k)}</th><td style='text-align:left'>{escape(_cell(v))}</td></tr>" for k, v in self.rows)
         note = f"<div style='opacity:.7;margin-top:4px'>{escape(self.note)}</div>" if self.note else ""
         return f"<div class='mlbench-facts'><div style='font-weight:600'>{escape(self.title)}</div><table>{body}</table>{note}</div>"
