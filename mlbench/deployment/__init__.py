@@ -1,0 +1,1 @@
+"Deployment: exact export, bundle, registry and service."
