@@ -1,0 +1,20 @@
+"Models by family, each a scikit-learn estimator, and the list of those that compete."
+
+from mlbench.core.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "OneRuleClassifier": "mlbench.models.baseline",
+        "OneRuleRegressor": "mlbench.models.baseline",
+        "rule_text": "mlbench.models.baseline",
+        "linear_model": "mlbench.models.linear",
+        "histogram_boosting": "mlbench.models.boosting",
+        "lightgbm_boosting": "mlbench.models.boosting",
+        "TorchMLPClassifier": "mlbench.models.neural",
+        "TorchMLPRegressor": "mlbench.models.neural",
+        "ModelSpec": "mlbench.models.registry",
+        "candidates": "mlbench.models.registry",
+        "model_spec": "mlbench.models.registry",
+    },
+)
