@@ -1,0 +1,14 @@
+"The chain: projects, stages, runs, and what executes them. It knows notebooks and artifacts, nothing of learning."
+
+from mlbench.core.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Project": "mlbench.chain.project",
+        "Run": "mlbench.chain.run",
+        "Stage": "mlbench.chain.stage",
+        "list_runs": "mlbench.chain.run",
+        "run_chain": "mlbench.chain.runner",
+    },
+)
