@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['Settings', 'settings', 'cpu_count', 'thread_environment', 'quiet_environment']
+__all__ = ['Settings', 'settings', 'cpu_count', 'thread_environment', 'quiet_environment', 'kernel_environment']
 
 # %% ../../nbs/01_core.settings.ipynb #2d2072c9
 @dataclass(frozen=True)
@@ -95,3 +95,14 @@ def quiet_environment(
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     return {k: env.get(k, v) for k, v in wanted.items()}
+
+# %% ../../nbs/01_core.settings.ipynb #ba7591ec
+def kernel_environment(
+    run: str | Path,  # the run's folder
+    project: str | Path,  # the project's folder
+    stage: str,  # such as `02_eda`
+    parameters: str | Path,  # the file with the typed parameters
+) -> dict[str, str]:  # all variables of the new process
+    "The environment of a kernel that works for a run."
+    own = {"MLBENCH_RUN": str(run), "MLBENCH_PROJECT": str(project), "MLBENCH_STAGE": stage, "MLBENCH_PARAMETERS": str(parameters)}
+    return os.environ | thread_environment() | quiet_environment() | own | {"MLBENCH_INTERACTIVE": "0"}
