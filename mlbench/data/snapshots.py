@@ -20,7 +20,7 @@ from ..core.show import Facts
 # %% auto #0
 __all__ = ['table_version', 'Snapshot', 'write_snapshot', 'read_snapshot']
 
-# %% ../../nbs/07_data.snapshots.ipynb #317c8541
+# %% ../../nbs/07_data.snapshots.ipynb #97e739f4
 def _column_words(series: pd.Series) -> np.ndarray:
     "One 64-bit number per value; missing values all alike."
     if pd.api.types.is_float_dtype(series.dtype):
@@ -29,6 +29,8 @@ def _column_words(series: pd.Series) -> np.ndarray:
     missing = series.isna().to_numpy()
     if pd.api.types.is_object_dtype(series.dtype):
         series = series.astype(str)
+    elif pd.api.types.is_datetime64_any_dtype(series.dtype):
+        series = series.dt.as_unit("us")  # files keep dates in different units
     words = pd.util.hash_pandas_object(series, index=False).to_numpy()
     return np.where(missing, np.uint64(0x5EED), words)
 
