@@ -106,12 +106,14 @@ def _save(
         self.write_files(temporary)
     return folder
 
-# %% ../../nbs/54_training.model.ipynb #e036005d
+# %% ../../nbs/54_training.model.ipynb #29511fc1
 def _problem_from(record: Any) -> Any:
     "The problem of a saved model."
+    if record is None:
+        return None
     from mlbench.problem.problem import Problem
 
-    return Problem.from_dict(record) if isinstance(record, dict) else record
+    return Problem.from_dict(record)
 
 
 def _load(
