@@ -1,0 +1,138 @@
+"use strict";
+// The report's own script: draws figures when they come into view, sorts tables, marks where the reader is. It asks no network for anything.
+const root = document.documentElement;
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const make = (tag, properties, ...children) => { const made = Object.assign(document.createElement(tag), properties || {}); made.append(...children); return made; };
+
+// --- figures -------------------------------------------------------------------------------------------------------------------
+const dark = () => root.dataset.theme === "dark";
+const MODEBAR = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+
+function themed(layout) {
+  const copy = JSON.parse(JSON.stringify(layout || {}));
+  const ink = dark() ? "#c8d1db" : "#1f2933", line = dark() ? "#2f3945" : "#e4e8ee";
+  copy.paper_bgcolor = copy.plot_bgcolor = "rgba(0,0,0,0)";
+  copy.font = Object.assign({}, copy.font, { color: ink });
+  delete copy.width;
+  copy.autosize = true;
+  if (dark()) {
+    for (const key of Object.keys(copy)) if (/^[xy]axis\d*$/.test(key)) Object.assign(copy[key], { gridcolor: line, zerolinecolor: line, linecolor: line });
+    for (const note of copy.annotations || []) if (note.font) delete note.font.color;
+  }
+  return copy;
+}
+
+function draw(holder) {
+  if (holder.dataset.drawn === root.dataset.theme) return;
+  holder.dataset.drawn = root.dataset.theme;
+  const figure = JSON.parse(document.getElementById(holder.dataset.figure).textContent);
+  holder.replaceChildren();
+  try {
+    Plotly.newPlot(holder, figure.data, themed(figure.layout), MODEBAR);
+  } catch (error) {
+    holder.textContent = "This figure could not be drawn: " + error.message;
+  }
+}
+
+const near = new IntersectionObserver((entries) => entries.forEach((e) => { if (e.isIntersecting) draw(e.target); }), { rootMargin: "500px 0px" });
+const holders = all(".canvas[data-figure]");
+holders.forEach((holder) => near.observe(holder));
+const drawAll = () => holders.forEach(draw);
+window.addEventListener("beforeprint", drawAll);
+
+// --- light and dark ------------------------------------------------------------------------------------------------------------
+function useTheme(name) {
+  root.dataset.theme = name;
+  holders.filter((h) => h.dataset.drawn && h.dataset.drawn !== name).forEach(draw);
+}
+useTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+document.getElementById("theme").addEventListener("click", () => useTheme(dark() ? "light" : "dark"));
+window.addEventListener("beforeprint", () => useTheme("light"));
+
+// --- code ----------------------------------------------------------------------------------------------------------------------
+const code = document.getElementById("code");
+code.addEventListener("click", () => {
+  const open = code.getAttribute("aria-pressed") !== "true";
+  code.setAttribute("aria-pressed", String(open));
+  code.textContent = open ? "Hide code" : "Show code";
+  root.dataset.code = open ? "shown" : "folded";
+  all("details.code").forEach((d) => { d.open = open; });
+});
+
+// --- where the reader is -------------------------------------------------------------------------------------------------------
+const links = new Map(all(".side a[href^='#']").map((a) => [a.getAttribute("href").slice(1), a]));
+const targets = [...links.keys()].map((id) => document.getElementById(id)).filter(Boolean);
+function mark() {
+  let current = targets[0];
+  for (const target of targets) if (target.getBoundingClientRect().top < 140) current = target;
+  all(".side li.now, .side li.open").forEach((li) => li.classList.remove("now", "open"));
+  if (!current) return;
+  const item = links.get(current.id).closest("li");
+  item.classList.add("now");
+  item.parentElement.closest("li")?.classList.add("open");
+}
+let ticking = false;
+window.addEventListener("scroll", () => { if (!ticking) { ticking = true; requestAnimationFrame(() => { mark(); ticking = false; }); } }, { passive: true });
+mark();
+
+// --- tables --------------------------------------------------------------------------------------------------------------------
+const PAGE = 15;
+const numberOf = (text) => { const value = Number(text.replace(/[,\s%]/g, "").replace("−", "-")); return text.trim() !== "" && !Number.isNaN(value) ? value : null; };
+
+function liven(table) {
+  const head = table.tHead, body = table.tBodies[0];
+  if (!head || !body || head.rows.length !== 1 || body.rows.length < 3 || all("[colspan],[rowspan]", table).length) return;
+  const rows = [...body.rows], titles = [...head.rows[0].cells];
+  let order = rows, page = 0, asked = "";
+  const count = make("span"), previous = make("button", { type: "button" }, "‹"), next = make("button", { type: "button" }, "›");
+  const show = () => {
+    const found = order.filter((row) => !asked || row.textContent.toLowerCase().includes(asked));
+    const pages = Math.max(1, Math.ceil(found.length / PAGE));
+    page = Math.min(page, pages - 1);
+    body.replaceChildren(...found.slice(page * PAGE, (page + 1) * PAGE));
+    count.textContent = `${found.length} of ${rows.length} rows` + (pages > 1 ? `, page ${page + 1} of ${pages}` : "");
+    previous.disabled = page === 0;
+    next.disabled = page + 1 >= pages;
+  };
+  titles.forEach((title, n) => {
+    title.setAttribute("aria-sort", "none");
+    title.tabIndex = 0;
+    const sort = () => {
+      const down = title.getAttribute("aria-sort") === "ascending", key = (row) => row.cells[n]?.textContent.trim() ?? "";
+      titles.forEach((t) => t.setAttribute("aria-sort", "none"));
+      title.setAttribute("aria-sort", down ? "descending" : "ascending");
+      order = [...rows].sort((a, b) => {
+        const [x, y] = [key(a), key(b)], [p, q] = [numberOf(x), numberOf(y)];
+        const compared = p !== null && q !== null ? p - q : p !== null ? -1 : q !== null ? 1 : x.localeCompare(y);
+        return down ? -compared : compared;
+      });
+      show();
+    };
+    title.addEventListener("click", sort);
+    title.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+  });
+  if (rows.length <= PAGE) return;
+  const search = make("input", { type: "search", placeholder: "search in this table" });
+  search.setAttribute("aria-label", "search in this table");
+  search.addEventListener("input", () => { asked = search.value.toLowerCase(); page = 0; show(); });
+  previous.addEventListener("click", () => { page -= 1; show(); });
+  next.addEventListener("click", () => { page += 1; show(); });
+  const frame = table.closest(".frame");
+  frame.prepend(make("div", { className: "tablebar" }, count, search));
+  frame.append(make("div", { className: "tablebar below" }, previous, next));
+  window.addEventListener("beforeprint", () => body.replaceChildren(...order));
+  window.addEventListener("afterprint", show);
+  show();
+}
+function align(table) {
+  const head = table.tHead?.rows[0], rows = [...(table.tBodies[0]?.rows || [])];
+  if (!rows.length) return;
+  for (let n = 0; n < rows[0].cells.length; n += 1) {
+    const cells = rows.map((row) => row.cells[n]).filter((cell) => cell && cell.tagName === "TD" && !/^[\s–-]*$/.test(cell.textContent));
+    if (!cells.length || !cells.every((cell) => numberOf(cell.textContent) !== null)) continue;
+    rows.forEach((row) => row.cells[n]?.classList.add("num"));
+    if (head && head.cells.length === rows[0].cells.length) head.cells[n].classList.add("num");
+  }
+}
+all(".frame > table").forEach((table) => { align(table); liven(table); });
+root.dataset.ready = "yes";
