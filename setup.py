@@ -23,7 +23,7 @@ setup(
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=["mlbench", "mlbench.*"]) + ["mlbench.templates"],
     package_dir={"mlbench.templates": "templates"},
-    package_data={"mlbench.templates": ["*.ipynb"]},
+    package_data={"mlbench.templates": ["*.ipynb"], "mlbench.chain": ["assets/*"], "mlbench.widgets": ["assets/*"]},
     install_requires=shlex.split(cfg["requirements"]),
     extras_require=extras,
     entry_points={

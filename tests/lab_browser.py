@@ -66,7 +66,7 @@ def running_lab(project: Path, private: Path) -> Iterator[str]:
             environment[name] = str(private / name.lower())
         command = lab_command(project, port=port, browser=False, arguments=["--ip=127.0.0.1", f"--IdentityProvider.token={token}", "--allow-root"])
         private.mkdir(parents=True, exist_ok=True)
-    log = open(private / "lab.log", "wb")  # noqa: SIM115
+        log = open(private / "lab.log", "wb")  # noqa: SIM115
         process = subprocess.Popen(command, env=environment, cwd=project, stdout=log, stderr=log, start_new_session=True)
         try:
             _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", process, private / "lab.log")
