@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['Settings', 'settings', 'cpu_count', 'thread_environment', 'quiet_environment', 'kernel_environment']
+__all__ = ['OF_A_RUN', 'Settings', 'settings', 'cpu_count', 'thread_environment', 'quiet_environment', 'kernel_environment',
+           'child_environment']
 
 # %% ../../nbs/01_core.settings.ipynb #2d2072c9
 @dataclass(frozen=True)
@@ -106,3 +107,17 @@ def kernel_environment(
     "The environment of a kernel that works for a run."
     own = {"MLBENCH_RUN": str(run), "MLBENCH_PROJECT": str(project), "MLBENCH_STAGE": stage, "MLBENCH_PARAMETERS": str(parameters)}
     return os.environ | thread_environment() | quiet_environment() | own | {"MLBENCH_INTERACTIVE": "0"}
+
+# %% ../../nbs/01_core.settings.ipynb #9773e7a2
+OF_A_RUN = ("MLBENCH_RUN", "MLBENCH_STAGE", "MLBENCH_PARAMETERS")
+
+
+def child_environment(
+    changes: Mapping[str, str] | None = None,  # set, whatever they were
+    without: tuple[str, ...] = (),  # left out
+    environ: Mapping[str, str] | None = None,  # None takes this process's
+) -> dict[str, str]:  # all variables of the new process
+    "The environment of a process that is started beside this one."
+    base = dict(os.environ if environ is None else environ)
+    made = base | thread_environment(environ=base) | quiet_environment(base)
+    return {k: v for k, v in made.items() if k not in without} | dict(changes or {})
