@@ -96,7 +96,7 @@ def find_declaration(
             return Declaration(node.args[0].value, **lists)
     return None
 
-# %% ../../nbs/90_chain.notebooks.ipynb #12b446ed
+# %% ../../nbs/90_chain.notebooks.ipynb #71d924c5
 def _parameters_cell(self: Notebook) -> Cell:
     "The one tagged cell; ParameterError where there is none or several."
     tagged = [c for c in self.cells if "parameters" in c.tags and c.kind == "code"]
@@ -117,7 +117,8 @@ def _trees(self: Notebook) -> list[ast.Module]:
             try:
                 trees.append(parse_cell(cell.source))
             except SyntaxError as error:
-                raise UsageError(f"{self.path.name}, cell {cell.number} is not Python: {error.msg} (line {error.lineno}: {(error.text or '').strip()})") from None
+                line = f"line {error.lineno}: {(error.text or '').strip()}"
+                raise UsageError(f"{self.path.name}, cell {cell.number} is not Python: {error.msg} ({line})") from None
     return trees
 
 # %% ../../nbs/90_chain.notebooks.ipynb #f658b042

@@ -463,12 +463,15 @@ def yaml_literal(
         return value
     return json.dumps(value)
 
-# %% ../../nbs/90_chain.parameters.ipynb #9f4ae37b
+# %% ../../nbs/90_chain.parameters.ipynb #ce14e4b5
 def parameters_yaml(
     stages: Mapping[str, Mapping[str, Parameter]],  # section -> its parameters
 ) -> str:  # text of a params.yaml in which everything is commented out
     "Write the parameters of all stages for a person to choose from."
-    lines = ["# The parameters of each stage, at their defaults. To change one, remove the # in front of its name.", "# The command line (-p stage.name=value) wins over this file."]
+    lines = [
+        "# The parameters of each stage, at their defaults. To change one, remove the # in front of its name.",
+        "# The command line (-p stage.name=value) wins over this file.",
+    ]
     for section, parameters in stages.items():
         lines += ["", f"{section}:"]
         for p in parameters.values():
