@@ -1,0 +1,27 @@
+"Tables: reading them from anywhere, the kinds of their columns, snapshots, splits and examples."
+
+from mlbench.core.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "read_table": "mlbench.data.sources",
+        "TableRead": "mlbench.data.sources",
+        "source_fingerprint": "mlbench.data.sources",
+        "Assumption": "mlbench.data.dialect",
+        "KINDS": "mlbench.data.schema",
+        "Column": "mlbench.data.schema",
+        "Schema": "mlbench.data.schema",
+        "infer_schema": "mlbench.data.schema",
+        "conform": "mlbench.data.schema",
+        "table_version": "mlbench.data.snapshots",
+        "write_snapshot": "mlbench.data.snapshots",
+        "read_snapshot": "mlbench.data.snapshots",
+        "Split": "mlbench.data.splits",
+        "make_split": "mlbench.data.splits",
+        "make_folds": "mlbench.data.splits",
+        "Example": "mlbench.data.examples",
+        "list_examples": "mlbench.data.examples",
+        "load_example": "mlbench.data.examples",
+    },
+)
