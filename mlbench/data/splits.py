@@ -382,21 +382,21 @@ def _time_pairs(moments: np.ndarray, folds: int) -> list[tuple[np.ndarray, np.nd
     bounds = [*edges, ranks[-1] + 1]
     return [(np.flatnonzero(moments < a), np.flatnonzero((moments >= a) & (moments < b))) for a, b in zip(bounds, bounds[1:])]
 
-# %% ../../nbs/07_data.splits.ipynb #8c323d9c
+# %% ../../nbs/07_data.splits.ipynb #c94aa377
 def _possible_folds(folds: int, n: int, codes: np.ndarray | None, groups: np.ndarray | None, task: str | None) -> tuple[int, list[str]]:
     "The number of folds that the rows, classes and groups allow, with a note when it is smaller than asked."
-    limits = {"the number of rows": n // 2 if n < 2 * folds else folds}
+    limits = {"there are too few rows": n // 2 if n < 2 * folds else folds}
     if groups is not None:
-        limits["the number of groups"] = int(groups.max()) + 1
+        limits["there are too few groups"] = int(groups.max()) + 1
     if codes is not None and task in ("binary", "multiclass"):
         smallest = int(np.bincount(codes)[np.bincount(codes) > 0].min())
-        limits["the rows of the rarest class"] = max(smallest, 2 if task == "binary" else min(folds, 3))
+        limits["the rarest class has too few rows"] = max(smallest, 2 if task == "binary" else min(folds, 3))
     reason, limit = min(limits.items(), key=lambda item: item[1])
     if limit >= folds:
         return folds, []
     if limit < 2:
-        raise SplitError(f"{reason} allows no cross-validation ({limit}): two folds are the least. Bring more data, or name another group column.")
-    return limit, [f"{limit} folds in place of {folds}: {reason} allows no more."]
+        raise SplitError(f"{reason} for cross-validation ({limit}): two folds are the least. Bring more data, or name another group column.")
+    return limit, [f"{limit} folds in place of {folds}: {reason} for more."]
 
 # %% ../../nbs/07_data.splits.ipynb #7a20a2ff
 def _fold_pairs(strategy: str, n: int, folds: int, seed: int, codes: np.ndarray | None, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:

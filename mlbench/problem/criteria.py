@@ -114,7 +114,7 @@ def _check_name(name: str, task: str | None) -> None:
         metric(name, task)
     raise UsageError(f"{name!r} is nothing that mlbench measures. {did_you_mean(name, figure_names(task))}")
 
-# %% ../../nbs/11_problem.criteria.ipynb #e6009c8b
+# %% ../../nbs/11_problem.criteria.ipynb #3fefd459
 def parse_criterion(
     name: str,  # a metric or one of `FIGURES`
     text: Any,  # an operator and a number: ">= 0.84"
@@ -131,5 +131,6 @@ def parse_criterion(
     if operator not in OPERATORS:
         raise UsageError(f"{name}: {text!r} does not say on which side the goal lies. Write \"{wanted} {value:g}\".")
     if operator[0] != wanted[0]:
-        raise UsageError(f"{name} is better when {'smaller' if wanted == '<=' else 'larger'}, so {text!r} would ask for a bad model. Write \"{wanted} {value:g}\".")
+        side = "smaller" if wanted == "<=" else "larger"
+        raise UsageError(f'{name} is better when {side}, so {text!r} would ask for a bad model. Write "{wanted} {value:g}".')
     return Criterion(str(name), operator, value)

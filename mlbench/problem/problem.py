@@ -178,6 +178,24 @@ def _to_dict(self: Problem) -> dict[str, Any]:
     record["data"]["source"] = mask_url(record["data"]["source"])
     return record
 
+# %% ../../nbs/12_problem.problem.ipynb #53aff792
+def _split_settings(self: Problem) -> dict[str, Any]:
+    "Keywords of `mlbench.data.splits.make_split`."
+    roles = {"target": self.target, "task": self.task, "group": self.columns.group, "time": self.columns.time}
+    return roles | {"strategy": self.split.strategy, "column": self.split.column, "test": self.split.test, "seed": self.split.seed}
+
+
+def _fold_settings(self: Problem) -> dict[str, Any]:
+    "Keywords of `mlbench.data.splits.make_folds`."
+    settings = {k: v for k, v in self.split_settings().items() if k not in ("test", "column")}
+    strategy = "auto" if self.split.strategy == "column" else self.split.strategy
+    return settings | {"strategy": strategy, "folds": self.split.folds}
+
+
+def _settled(self: Problem, target: Any) -> dict[str, Any]:
+    "The problem as a dict, with the positive class of its target."
+    return self.to_dict() | ({"positive": target.positive} if target.positive is not None else {})
+
 # %% ../../nbs/12_problem.problem.ipynb #3a89e7fd
 def _criteria(self: Problem) -> list[Criterion]:
     "The success criteria, read."
@@ -295,7 +313,7 @@ def _load(
         raise ProblemError(f"there is no {file.name} in {file.parent.resolve()}. Make a project with: mlbench new NAME --data FILE --target COLUMN")
     return cls.from_dict(read_yaml(file), base=file.parent, where=file.name)
 
-# %% ../../nbs/12_problem.problem.ipynb #09eab3ed
+# %% ../../nbs/12_problem.problem.ipynb #f4a7b3a3
 class Problem(_Section):
     "What is to be found out, from which data, and when the answer is good enough."
 
@@ -314,6 +332,7 @@ class Problem(_Section):
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     read, fingerprint, check_frame = _read, _fingerprint, _check_frame
     inputs, criteria, to_dict, _repr_html_ = _inputs, _criteria, _to_dict, _html
+    split_settings, fold_settings, settled = _split_settings, _fold_settings, _settled
     from_dict, load = classmethod(_from_dict), classmethod(_load)
 
     @property
