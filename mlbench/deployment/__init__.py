@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "promote": "mlbench.deployment.registry",
         "proven_onnx": "mlbench.deployment.parity",
         "register": "mlbench.deployment.registry",
+        "roll_back": "mlbench.deployment.registry",
         "start_service": "mlbench.deployment.client",
         "to_onnx": "mlbench.deployment.onnx",
         "write_bundle": "mlbench.deployment.bundle",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlbench.deployment.parity import Parity
 
 # %% auto #0
-__all__ = ['SERVICE_PACKAGES', 'REFERENCE_ROWS', 'fields_of', 'check_name', 'model_name', 'as_sent', 'write_bundle',
+__all__ = ['SERVICE_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'fields_of', 'check_name', 'model_name', 'as_sent', 'write_bundle',
            'check_hashes', 'has_external_data', 'labels_of', 'Bundle']
 
 # %% ../../nbs/70_deployment.bundle.ipynb #dcde1b0a
@@ -98,7 +98,7 @@ HEALTHCHECK CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://
 CMD ["python", "-m", "mlbench.deployment.service", "bundle", "--host", "0.0.0.0", "--port", "8080", "--allow-host", "*"]
 """
 
-# %% ../../nbs/70_deployment.bundle.ipynb #2a41a136
+# %% ../../nbs/70_deployment.bundle.ipynb #66d81a17
 def _runbook(record: Mapping[str, Any], example: Mapping[str, Any]) -> str:
     "What an operator does, with commands that work."
     import json
@@ -122,9 +122,9 @@ It listens on this machine alone. `--host 0.0.0.0 --allow-host NAME` opens it to
 
 What may be sent is described at `/metadata`. An unknown value is `null`; a new category is allowed; a wrong type is answered with 422 and the field's name.
 
-**Roll back.** Give the alias to the version before; services started from `@champion` take it at their next start:
+**Roll back.** The champion before takes its place again; services started from the champion's folder take it at their next start:
 
-    python -c "from mlbench.deployment import promote; promote('registry', '{record["name"]}', VERSION)"
+    python -c "from mlbench.deployment import roll_back; print(roll_back('registry', '{record["name"]}'))"
 
 **Watch.** 503 with `Retry-After` means that requests come faster than one process answers: start another. Start with `--log predictions.jsonl` to keep
 inputs and predictions for comparison with `reference.parquet`. The model was accepted on these figures:
@@ -252,14 +252,17 @@ def write_bundle(
     write_text(folder / "SHA256SUMS", "".join(f"{sha256_file(folder / n)}  {n}\n" for n in _files(folder)))
     return Bundle.load(folder)
 
-# %% ../../nbs/70_deployment.bundle.ipynb #a9eb951e
+# %% ../../nbs/70_deployment.bundle.ipynb #36cec52b
+NOT_LISTED = ("SHA256SUMS", "registered_model_meta")
+
+
 def _files(folder: Path) -> list[str]:
     "Names of all files of a bundle but the list of hashes, in order; links are refused."
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ArtifactError(f"{path.name} in the bundle is a link, or no plain file. A bundle holds plain files alone; write it again.")
-        if path.is_file() and path.name != "SHA256SUMS":
+        if path.is_file() and path.relative_to(folder).as_posix() not in NOT_LISTED:
             found.append(path.relative_to(folder).as_posix())
     return found
 
