@@ -1,0 +1,22 @@
+"Looking at the training rows: quality, findings with proposed choices, and figures."
+
+from mlbench.core.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Finding": "mlbench.eda.findings",
+        "Findings": "mlbench.eda.findings",
+        "column_against_target": "mlbench.eda.views",
+        "column_strength": "mlbench.eda.strength",
+        "correlation_figure": "mlbench.eda.views",
+        "find_all": "mlbench.eda.findings",
+        "look_at": "mlbench.eda.findings",
+        "missing_figure": "mlbench.eda.views",
+        "quality_report": "mlbench.eda.quality",
+        "quality_sentence": "mlbench.eda.quality",
+        "strength_figure": "mlbench.eda.views",
+        "strengths": "mlbench.eda.strength",
+        "target_figure": "mlbench.eda.views",
+    },
+)
