@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['histogram_boosting', 'lightgbm_boosting']
 
-# %% ../../nbs/44_models.boosting.ipynb #c5b934e4
+# %% ../../nbs/44_models.boosting.ipynb #85220ee2
 def histogram_boosting(
     task: str,  # "binary", "multiclass" or "regression"
     seed: int = 0,  # decides which rows early stopping sets aside
@@ -29,12 +29,13 @@ def histogram_boosting(
         max_leaf_nodes=31,
         min_samples_leaf=20,
         l2_regularization=1.0,
-        early_stopping="auto",
-        n_iter_no_change=12,
+        early_stopping=True,
+        validation_fraction=0.125,
+        n_iter_no_change=10,
         random_state=seed,
     )
 
-# %% ../../nbs/44_models.boosting.ipynb #bcc9b822
+# %% ../../nbs/44_models.boosting.ipynb #95b5afe6
 def lightgbm_boosting(
     task: str,  # "binary", "multiclass" or "regression"
     seed: int = 0,  # decides which rows and columns each tree sees
@@ -47,12 +48,12 @@ def lightgbm_boosting(
     kind = LGBMRegressor if task == "regression" else LGBMClassifier
     return kind(
         n_estimators=trees,
-        learning_rate=0.06,
+        learning_rate=0.05,
         num_leaves=31,
         min_child_samples=20,
         subsample=0.8,
         subsample_freq=1,
-        colsample_bytree=0.8,
+        colsample_bytree=0.6,
         reg_lambda=1.0,
         random_state=seed,
         n_jobs=n_jobs,

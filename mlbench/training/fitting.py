@@ -15,26 +15,34 @@ import numpy as np
 from ..core.settings import cpu_count
 
 # %% auto #0
-__all__ = ['thread_count', 'limited_threads', 'spread', 'output_of', 'fit_estimator', 'learning_curve']
+__all__ = ['MANY_CELLS', 'thread_count', 'limited_threads', 'spread', 'output_of', 'fit_estimator', 'learning_curve']
 
-# %% ../../nbs/50_training.fitting.ipynb #f4a0a2ec
+# %% ../../nbs/50_training.fitting.ipynb #6623f3d2
+MANY_CELLS = 4_000_000  # rows times features from which threads pay
+
+
 def thread_count(
-    n_jobs: int,  # 0 for all cores there are
+    n_jobs: int,  # 0 for what pays
+    cells: int = 0,  # rows times features
 ) -> int:  # at least 1
     "How many threads a fit may use."
-    return cpu_count() if n_jobs < 1 else n_jobs
+    if n_jobs >= 1:
+        return n_jobs
+    return cpu_count() if cells >= MANY_CELLS else 1
 
 
 @contextlib.contextmanager
 def limited_threads(
-    n_jobs: int = 0,  # threads; 0 for all cores there are
+    n_jobs: int = 0,  # threads; 0 for what pays
+    cells: int = 0,  # rows times features
 ) -> Iterator[int]:  # the count
     "Hold numerical libraries to a number of threads inside the block."
     import sklearn  # noqa: F401  (its OpenMP must be loaded before it can be limited)
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=thread_count(n_jobs)):
-        yield thread_count(n_jobs)
+    threads = thread_count(n_jobs, cells)
+    with threadpool_limits(limits=threads):
+        yield threads
 
 # %% ../../nbs/50_training.fitting.ipynb #1312a845
 def spread(
