@@ -103,15 +103,14 @@ def versions_for(
     names = [n for n in sorted({*NUMERIC, *imported}) if n in installed and n != "mlbench"]
     return {"python": platform.python_version()} | {n: installed[n] for n in names}
 
-# %% ../../nbs/93_chain.cache.ipynb #e3b59b3b
-@cache
+# %% ../../nbs/93_chain.cache.ipynb #dec4bbe3
 def mlbench_source() -> str:
     "Hash of mlbench's own modules that results depend on."
     import mlbench
 
     root = Path(mlbench.__file__).parent
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.py"))
-    left_out = ("cli", "lab", "_modidx", "chain/report", "chain/tracking", "templates")
+    left_out = ("cli", "lab", "_modidx", "doctor", "site", "chain/render", "chain/report", "chain/tracking", "widgets")
     return sha256_text("".join(f"{n}\0{sha256_file(root / n)}\n" for n in names if not n.startswith(left_out)))
 
 # %% ../../nbs/93_chain.cache.ipynb #51ac8670

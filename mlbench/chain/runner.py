@@ -61,7 +61,7 @@ def write_parameters(base: Path, stage: str, choices: Mapping[str, Choice]) -> P
     content = {"attempt": secrets.token_hex(8), "stage": stage, "parameters": values}
     return write_text(base / "parameters.json", json.dumps(content, indent=1) + "\n")
 
-# %% ../../nbs/93_chain.runner.ipynb #7972432e
+# %% ../../nbs/93_chain.runner.ipynb #bcbf8989
 def _execute(path: Path, project: Path, env: Mapping[str, str], on_event: Callable[[dict[str, Any]], None]) -> None:
     "Execute a prepared notebook with papermill; its outputs are saved into the same file."
     import papermill
@@ -72,7 +72,15 @@ def _execute(path: Path, project: Path, env: Mapping[str, str], on_event: Callab
     papermill_engines.register("mlbench", MlbenchEngine)
     escaped = str(path).replace("{", "{{").replace("}", "}}")
     papermill.execute_notebook(
-        escaped, None, engine_name="mlbench", progress_bar=False, save_to=path, kernel_cwd=project, kernel_env=env, on_event=on_event
+        escaped,
+        None,
+        engine_name="mlbench",
+        progress_bar=False,
+        save_to=path,
+        kernel_cwd=project,
+        kernel_env=env,
+        kernel_log=path.parent / "kernel.log",
+        on_event=on_event,
     )
 
 
@@ -235,7 +243,7 @@ class NotClosed(StageError):
 
     name = "NotClosed"
 
-# %% ../../nbs/93_chain.runner.ipynb #ac18114d
+# %% ../../nbs/93_chain.runner.ipynb #aad30cbf
 def _finish_manifest(self: Chain, planned: PlannedStage, key: dict[str, Any], job: Job) -> None:
     "Complete the manifest: from here on the stage counts as done."
     path = self.recorder.run.stage_folder(planned.name) / "manifest.json"
@@ -243,6 +251,7 @@ def _finish_manifest(self: Chain, planned: PlannedStage, key: dict[str, Any], jo
         raise NotClosed("the notebook ran to its end without stage.close(), so its outputs were not checked. Make stage.close() its last cell.")
     manifest = read_json(path)
     peak = max(job.peak_memory_mb, manifest.get("peak_memory_mb") or 0.0) or None
+    (path.parent / "kernel.log").unlink(missing_ok=True)
     write_json(path, manifest | {"key": key, "peak_memory_mb": peak})
 
 
