@@ -313,7 +313,7 @@ def _seen_in(self: Schema, frame: pd.DataFrame) -> Schema:
         columns.append(replace(found, kind=kind, why=why))
     return type(self)(columns, len(frame))
 
-# %% ../../nbs/06_data.schema.ipynb #e4d93971
+# %% ../../nbs/06_data.schema.ipynb #4dfeed7e
 def _schema_frame(self: Schema) -> pd.DataFrame:
     "One row per column: kind, reason, share missing, number of different values, values."
     rows = []
@@ -328,6 +328,12 @@ def _schema_frame(self: Schema) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["column", "kind", "why", "missing", "unique", "values"])
 
 
+def _schema_sentence(self: Schema) -> str:
+    "How many columns of each kind there are."
+    counts = {kind: len(self.of_kind(kind)) for kind in KINDS}
+    return f"{len(self.columns):,} columns: " + ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n) + "."
+
+
 def _schema_html(self: Schema) -> str:
     "The table for a notebook."
     frame = self.to_frame()
@@ -336,7 +342,7 @@ def _schema_html(self: Schema) -> str:
     more = f"<p>and {len(frame) - 120:,} more columns</p>" if len(frame) > 120 else ""
     return f"<p>{len(frame):,} columns, {self.rows:,} rows</p>" + shown.to_html(index=False, border=0) + more
 
-# %% ../../nbs/06_data.schema.ipynb #5033fc2c
+# %% ../../nbs/06_data.schema.ipynb #104e9970
 @dataclass
 class Schema:
     "The columns of a table, in their order."
@@ -346,7 +352,7 @@ class Schema:
     column = _column
     of_kind = _of_kind
     seen_in = _seen_in
-    to_frame = _schema_frame
+    to_frame, sentence = _schema_frame, _schema_sentence
     _repr_html_ = _schema_html
     from_dict = classmethod(_schema_from_dict)
 

@@ -20,12 +20,21 @@ from .schema import canonical_text
 __all__ = ['STRATEGIES', 'TEST_WORDS', 'TRAIN_WORDS', 'Split', 'choose_strategy', 'row_codes', 'duplicate_facts', 'make_split',
            'Folds', 'make_folds']
 
-# %% ../../nbs/07_data.splits.ipynb #ae4c6db2
+# %% ../../nbs/07_data.splits.ipynb #88936d59
 def _split_facts(self: Split) -> Facts:
     "The split as a small table."
     rows = {"train": plural(len(self.train), "row"), "test": plural(len(self.test), "row"), "how": f"{self.strategy}: {self.why}"}
     rows |= {k.replace("_", " "): v for k, v in self.facts.items() if not isinstance(v, dict)}
     return Facts("Split", rows, " ".join(self.notes))
+
+
+def _split_sentence(self: Split) -> str:
+    "How the rows were divided, in prose."
+    twins = self.facts.get("duplicates_across", 0)
+    said = [f"{self.strategy.capitalize()} split: {self.why}."]
+    if twins:
+        said.append(f"{plural(twins, 'test row')} {'has a twin' if twins == 1 else 'have twins'} among the train rows.")
+    return " ".join([*said, *self.notes])
 
 
 @dataclass
@@ -38,7 +47,7 @@ class Split:
     why: str
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what a person should know
-    to_facts = _split_facts
+    to_facts, sentence = _split_facts, _split_sentence
 
     def _repr_html_(self) -> str:
         return self.to_facts()._repr_html_()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['KindName', 'TASKS', 'SERVED_TASKS', 'DataSpec', 'ColumnsSpec', 'SplitSpec', 'ConstraintsSpec', 'Problem']
 
-# %% ../../nbs/12_problem.problem.ipynb #b515cbae
+# %% ../../nbs/12_problem.problem.ipynb #a27d7f98
 class _Section(BaseModel):
     "A part of problem.yaml: unknown keys are refused."
 
@@ -45,8 +45,8 @@ class DataSpec(_Section):
     thousands: str | None = None
     encoding: str | None = None
     header_row: int | None = None
-    date_format: str | None = None
-    missing_values: list[str] | None = None
+    date_format: str | list[str] | dict[str, Any] | None = None  # for all columns, or by column
+    missing_values: str | list[str] | dict[str, list[str]] | None = None  # marks for no value, for all columns or by column
 
     @property
     def options(self) -> dict[str, Any]:
@@ -313,7 +313,7 @@ def _load(
         raise ProblemError(f"there is no {file.name} in {file.parent.resolve()}. Make a project with: mlbench new NAME --data FILE --target COLUMN")
     return cls.from_dict(read_yaml(file), base=file.parent, where=file.name)
 
-# %% ../../nbs/12_problem.problem.ipynb #f4a7b3a3
+# %% ../../nbs/12_problem.problem.ipynb #7dd27b50
 class Problem(_Section):
     "What is to be found out, from which data, and when the answer is good enough."
 
@@ -334,6 +334,9 @@ class Problem(_Section):
     inputs, criteria, to_dict, _repr_html_ = _inputs, _criteria, _to_dict, _html
     split_settings, fold_settings, settled = _split_settings, _fold_settings, _settled
     from_dict, load = classmethod(_from_dict), classmethod(_load)
+
+    def __repr__(self) -> str:
+        return repr(_facts(self))
 
     @property
     def base(self) -> Path:
