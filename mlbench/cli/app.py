@@ -84,7 +84,7 @@ def typed_parameters(
         given[name.strip()] = value
     return given
 
-# %% ../../nbs/98_cli.app.ipynb #3939be93
+# %% ../../nbs/98_cli.app.ipynb #c3ca5f75
 def _tell_proposal(plan: Any, source: str) -> None:
     "The proposal as a table."
     from mlbench.cli.start import reasons_of
@@ -93,8 +93,9 @@ def _tell_proposal(plan: Any, source: str) -> None:
 
     seen = f"{plural(plan.rows, 'row')} and {plural(plan.columns, 'column')} in {mask_url(source)}"
     show_table(["what", "proposed", "why"], reasons_of(plan), title=seen)
-    for hint in getattr(plan.proposal, "hints", []):
-        say(f"To consider: {hint.field} = {hint.value} ({hint.why})")
+    for hint in plan.proposal.hints:
+        value = ", ".join(map(str, hint.value)) if isinstance(hint.value, list) else hint.value
+        say(f"To consider: {hint.field}: {value} ({hint.why})")
 
 # %% ../../nbs/98_cli.app.ipynb #325dc79d
 @app.command()
@@ -130,7 +131,7 @@ def new(
     project = make_project(plan)
     say(f"{name}/ has problem.yaml, params.yaml and {len(project.stages)} notebooks. Read problem.yaml, then: mlbench run {name}")
 
-# %% ../../nbs/98_cli.app.ipynb #b17180e7
+# %% ../../nbs/98_cli.app.ipynb #f7e0281c
 def _start_run(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool) -> Run:
     "Run the chain under the eyes of a watch."
     from mlbench.chain.project import Project
@@ -142,20 +143,28 @@ def _start_run(project: Path | None, from_: str | None, to: str | None, given: d
         with Watch() as watch:
             return run_chain(opened, from_, to, given, force, on_progress=watch)
     finally:
-        _finish_report(opened)
+        _finish(opened)
 
 
-def _finish_report(project: Project) -> None:
-    "See that the newest run has a report, however it ended."
-    from mlbench.chain.report import write_report
+def _newer(path: Path, than: Path) -> bool:
+    "Whether `path` is there and was written after `than`."
+    return path.exists() and path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+
+
+def _finish(project: Project) -> None:
+    "See that the newest run has its report and is tracked, however it ended."
     from mlbench.chain.run import list_runs
 
     newest = next(iter(list_runs(project)), None)
-    if newest is None:
+    if newest is None or _newer(newest.folder / "report.html", newest.folder / "run.json"):
         return
-    report, record = newest.folder / "report.html", newest.folder / "run.json"
-    if not report.exists() or report.stat().st_mtime < record.stat().st_mtime:
-        write_report(newest)
+    from mlbench.chain.report import write_report
+    from mlbench.chain.tracking import track_run
+
+    warning = track_run(newest)
+    write_report(newest)
+    if warning:
+        say(warning, sys.stderr)
 
 # %% ../../nbs/98_cli.app.ipynb #d31b572c
 def _summary(run: Run) -> None:
@@ -286,7 +295,7 @@ def show(run: RunName = "last", project: ProjectOption = None) -> None:
         say(verdict["sentence"])
     say(near(found.folder))
 
-# %% ../../nbs/98_cli.app.ipynb #e5833777
+# %% ../../nbs/98_cli.app.ipynb #7797ebc0
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help="A run.")],
@@ -299,12 +308,15 @@ def compare(
     Example:
       mlbench compare 20261120 last
     """
-    from mlbench.cli.views import choice_rows, compare_rows, find_run
+    from mlbench.chain.compare import compare_runs
+    from mlbench.cli.views import find_run
 
     a, b = (find_run(name, _project_or_none(project)) for name in (first, second))
-    choices = choice_rows(a, b)
-    show_table(["what", a.id, b.id], choices, title="Chosen differently", note="" if choices else "Nothing: the same parameters, packages and code.")
-    show_table(["stage", "metric", a.id, b.id, "difference"], compare_rows(a, b), title="Measured")
+    found = compare_runs(a, b)
+    same = "" if found.parameters else "Every parameter is the same."
+    show_table(["parameter", a.id, b.id], found.parameters, title="Chosen differently", note=same)
+    show_table(["metric", a.id, b.id, "the second against the first"], found.metrics, title="Measured")
+    show_table(["stage", "outputs"], found.stages, title="Came out", note=f"The data are {found.data}.")
 
 
 @app.command()
@@ -442,7 +454,7 @@ def lab(
 
     raise typer.Exit(start_lab(project, notebook, port, browser))
 
-# %% ../../nbs/98_cli.app.ipynb #9aa0c3c9
+# %% ../../nbs/98_cli.app.ipynb #1440cf1c
 def bundle_folder(
     name: str,  # folder of a bundle or run, `last`, or a model of the registry
     project: Path | None = None,  # whose registry and runs
@@ -471,14 +483,16 @@ def _registered_bundle(name: str, project: Path | None) -> Path:
 
     model, _, alias = name.partition("@")
     root = Project.open(project).path
-    return Path(load_version(root / "registry", model, alias or "champion").folder)
+    return load_version(root / "registry", model, int(alias) if alias.isdigit() else alias or "champion").folder
 
-# %% ../../nbs/98_cli.app.ipynb #8c04b444
+# %% ../../nbs/98_cli.app.ipynb #cdb65741
 @app.command()
 def serve(
     model: Annotated[str, typer.Argument(help="Bundle, run, last, or NAME@ALIAS of the registry.")] = "last",
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8000,
+    allow_host: Annotated[Optional[list[str]], typer.Option("--allow-host", help="A name that requests may be addressed to; repeat.")] = None,
+    log: Annotated[Optional[Path], typer.Option("--log", help="Write inputs and predictions to this file.", show_default=False)] = None,
     project: ProjectOption = None,
 ) -> None:
     """Start a service that predicts over HTTP, until Ctrl-C.
@@ -490,7 +504,8 @@ def serve(
     """
     from mlbench.deployment.service import main as service
 
-    raise typer.Exit(service([str(bundle_folder(model, project)), "--host", host, "--port", str(port)]))
+    more = [word for name in allow_host or [] for word in ("--allow-host", name)] + (["--log", str(log)] if log else [])
+    raise typer.Exit(service([str(bundle_folder(model, project)), "--host", host, "--port", str(port), *more]))
 
 
 @app.command()
@@ -530,7 +545,7 @@ def score_table(
         scored[f"probability_{label}"] = [row[n] for row in answer["probabilities"]]
     return scored
 
-# %% ../../nbs/98_cli.app.ipynb #2abf9a38
+# %% ../../nbs/98_cli.app.ipynb #cf283a9d
 @app.command()
 def models(project: Annotated[Optional[Path], typer.Argument(help="Folder of the project; else the one you are in.", show_default=False)] = None) -> None:
     """List the registered models of a project, with their aliases.
@@ -543,8 +558,8 @@ def models(project: Annotated[Optional[Path], typer.Argument(help="Folder of the
     from mlbench.deployment.registry import list_versions
 
     versions = list_versions(Project.open(project).path / "registry")
-    rows = [(v.name, v.version, ", ".join(v.aliases), str(v.run or "")) for v in versions]
-    show_table(["model", "version", "aliases", "run"], rows, note="" if rows else "None yet: the last stage of a run registers one.")
+    rows = [(v.name, str(v.version), ", ".join(v.aliases), v.metric, v.value, v.run) for v in reversed(versions)]
+    show_table(["model", "version", "aliases", "metric", "value", "run"], rows, note="" if rows else "None yet: the last stage of a run registers one.")
 
 
 @app.command()

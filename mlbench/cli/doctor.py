@@ -123,7 +123,7 @@ def look_at_packages(
             found.append(Finding(about, "note" if extra else "problem", what, f'pip install --upgrade "{name}"'))
     return found
 
-# %% ../../nbs/98_cli.doctor.ipynb #973ac89f
+# %% ../../nbs/98_cli.doctor.ipynb #cf11d726
 def look_at_kernel(
     python: str = sys.executable,  # the interpreter that kernels run in
 ) -> list[Finding]:
@@ -135,7 +135,8 @@ def look_at_kernel(
         works, said = False, str(error)
     remedy = "" if works else f"{python} -m pip install --force-reinstall ipykernel"
     last = said.splitlines()[-1] if said else "no answer"
-    found = [Finding("kernel", "ok" if works else "problem", f"ipykernel {last}" if works else f"does not start: {last}", remedy)]
+    what = f"ipykernel {installed_version('ipykernel')} answers" if works else f"does not start: {last}"
+    found = [Finding("kernel", "ok" if works else "problem", what, remedy)]
     engines = [e for e in metadata.entry_points(group="papermill.engine") if e.name == "mlbench"]
     remedy = "" if engines else "install mlbench again: its entry point papermill.engine is not registered"
     found.append(Finding("engine", "ok" if engines else "problem", "papermill finds mlbench" if engines else "papermill does not find mlbench", remedy))
