@@ -17,8 +17,8 @@ from typing import Any
 from ..core.show import escape
 
 # %% auto #0
-__all__ = ['ALLOWED_TAGS', 'ALLOWED_ATTRIBUTES', 'clean_html', 'markdown_html', 'code_html', 'plain_text', 'figure_html',
-           'failure_html', 'output_html', 'Page', 'notebook_html']
+__all__ = ['ALLOWED_TAGS', 'ALLOWED_ATTRIBUTES', 'clean_html', 'markdown_html', 'inline_html', 'code_html', 'plain_text',
+           'figure_html', 'failure_html', 'output_html', 'Page', 'notebook_html']
 
 # %% ../../nbs/94_chain.render.ipynb #c649412f
 _TEXT_TAGS = """a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr i img
@@ -124,6 +124,14 @@ def markdown_html(
     rendered = clean_html(_markdown()(text))
     return re.sub(r"(</?h)([1-6])", lambda m: f"{m[1]}{min(6, int(m[2]) + 1)}", rendered)
 
+# %% ../../nbs/94_chain.render.ipynb #18535c78
+def inline_html(
+    text: str,  # a sentence; `code` and **bold** are understood
+) -> str:  # HTML, everything else escaped
+    "Render a sentence that may hold names from the data."
+    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", safe)
+
 # %% ../../nbs/94_chain.render.ipynb #9bbbfd13
 def code_html(
     source: str,  # Python
@@ -182,7 +190,7 @@ def failure_html(
     below = f"<details><summary>Traceback</summary><pre>{escape(plain_text(details))}</pre></details>" if details else ""
     return f"<div class='failure'><b>{escape(name)}</b><div class='what'>{escape(plain_text(message))}</div>{below}</div>"
 
-# %% ../../nbs/94_chain.render.ipynb #ec7374ad
+# %% ../../nbs/94_chain.render.ipynb #4f81dfa7
 def _data_html(data: dict[str, Any], name: str) -> str:
     "The best of the forms of one output."
     if "application/vnd.plotly.v1+json" in data:
@@ -193,7 +201,9 @@ def _data_html(data: dict[str, Any], name: str) -> str:
     if "text/html" in data:
         return f"<div class='out'>{clean_html(''.join(data['text/html']))}</div>"
     if "text/markdown" in data:
-        return f"<div class='prose says'>{markdown_html(''.join(data['text/markdown']))}</div>"
+        text = "".join(data["text/markdown"]).strip()
+        kind = "note" if re.fullmatch(r"\*[^*].*[^*]\*", text, flags=re.DOTALL) else "says"
+        return f"<div class='prose {kind}'>{markdown_html(text)}</div>"
     if "application/vnd.jupyter.widget-view+json" in data:
         return "<p class='note'>Here stand controls that need JupyterLab.</p>"
     text = plain_text(data.get("text/plain", ""))
@@ -216,8 +226,8 @@ def output_html(
         return f"<details class='record'><summary>Messages</summary>{shown}</details>" if output["name"] == "stderr" else shown
     return _data_html(output.get("data", {}), name)
 
-# %% ../../nbs/94_chain.render.ipynb #9a6fbb13
-_RECORD = re.compile(r"(^|\n)\s*(\w+\.close\(\)|stage)\s*$")
+# %% ../../nbs/94_chain.render.ipynb #ccc2f51e
+_RECORD = re.compile(r"(^|\n)\s*(\w+\.close\(\)|stage|stage_form\(\w+\))\s*$")
 
 
 def _code_cell(cell: dict[str, Any], name: str) -> str:
@@ -229,12 +239,15 @@ def _code_cell(cell: dict[str, Any], name: str) -> str:
     outputs = [output_html(output, f"{name}-{n}") for n, output in enumerate(cell.get("outputs", []))]
     shown = "".join(outputs)
     failed = any(output["output_type"] == "error" for output in cell.get("outputs", []))
-    if _RECORD.search(source) and shown and not failed:
-        shown = f"<details class='record'><summary>Record of this stage</summary>{shown}</details>"
     lines = source.count("\n") + 1
-    quiet = "" if shown else " quiet"
+    record = bool(_RECORD.search(source)) and bool(shown) and not failed
+    quiet = " quiet" if record or not shown else ""
     summary = f"<summary>Code, {lines} line{'s' if lines > 1 else ''}</summary>"
-    return f"<details class='code{quiet}'>{summary}<pre class='source'>{code_html(source)}</pre></details>{shown}"
+    code = f"<details class='code{quiet}'>{summary}<pre class='source'>{code_html(source)}</pre></details>"
+    if record:
+        word = "Parameters of this stage" if "stage_form" in source else "Record of this stage"
+        shown = f"<details class='record'><summary>{word}</summary>{shown}</details>"
+    return code + shown
 
 # %% ../../nbs/94_chain.render.ipynb #9db55885
 @dataclass(frozen=True)
