@@ -73,11 +73,12 @@ def _union(parts: list[ast.expr]) -> Kind:
         raise ValueError("only one type or None can be combined; write Optional[type]")
     return Kind("optional", (annotation_kind(rest[0]),))
 
-# %% ../../nbs/90_chain.parameters.ipynb #f231af1f
+# %% ../../nbs/90_chain.parameters.ipynb #46dc47c7
 def annotation_kind(
     node: ast.expr,  # the annotation as Python's parser gives it
 ) -> Kind:  # what it says
     "Read a type annotation; ValueError tells what cannot be a parameter."
+    written = ast.unparse(node)
     if isinstance(node, ast.Attribute):
         node = ast.Name(node.attr)
     if isinstance(node, ast.Name):
@@ -91,7 +92,7 @@ def annotation_kind(
         return _union([node.left, node.right])
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         return annotation_kind(ast.parse(node.value, mode="eval").body)
-    raise ValueError(f"{ast.unparse(node)} is not a parameter type; there is {', '.join(PLAIN_KINDS)}, Literal, Optional, list, dict")
+    raise ValueError(f"{written} is not a parameter type; there is {', '.join(PLAIN_KINDS)}, Literal, Optional, list, dict")
 
 # %% ../../nbs/90_chain.parameters.ipynb #f70ce59e
 def _bool(value: Any) -> bool:
@@ -444,13 +445,19 @@ def injected_source(
     imports = [line for mark, line in (("date(", "from datetime import date"), ("Path(", "from pathlib import Path")) if mark in text]
     return "\n".join(["# The parameters of this run", *imports, *lines])
 
-# %% ../../nbs/90_chain.parameters.ipynb #1cb5e594
+# %% ../../nbs/90_chain.parameters.ipynb #c26dddc3
+def _quoted(text: str) -> str:
+    "A text in double quotes for YAML; what does not print is written by its number."
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+    return '"' + "".join(escapes.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text) + '"'
+
+# %% ../../nbs/90_chain.parameters.ipynb #ad83b012
 def yaml_literal(
     value: Any,  # the value of a parameter
 ) -> str:  # one line of YAML 1.2
     "A value as YAML that is read back as the same value."
     if isinstance(value, Path):
-        return json.dumps(str(value))
+        return _quoted(str(value))
     if isinstance(value, dt.date):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
@@ -461,7 +468,7 @@ def yaml_literal(
         return "{" + ", ".join(f"{yaml_literal(k)}: {yaml_literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w ]*\w|[A-Za-z]", value) and isinstance(parse_yaml_value(value), str) and value.lower() != "none":
         return value
-    return json.dumps(value)
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 # %% ../../nbs/90_chain.parameters.ipynb #ce14e4b5
 def parameters_yaml(

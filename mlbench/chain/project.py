@@ -90,7 +90,7 @@ def _given(self: Project) -> dict[str, dict[str, Any]]:
         raise ParameterError("\n".join(mistakes))
     return given
 
-# %% ../../nbs/91_chain.project.ipynb #14c6964e
+# %% ../../nbs/91_chain.project.ipynb #41335315
 def _section_span(lines: list[str], section: str) -> tuple[int, int]:
     "First line after the section's head, and first line of the next one; the head is added when missing."
     head = re.compile(rf"(\d\d_)?{re.escape(section)}\s*:")
@@ -102,19 +102,27 @@ def _section_span(lines: list[str], section: str) -> tuple[int, int]:
     return start + 1, end
 
 
-def _replace_line(lines: list[str], start: int, end: int, name: str, text: str) -> None:
-    "Set one value within the section."
-    for pattern in (rf"  {name}\s*:", rf"\s+{name}\s*:", rf"\s*#\s*{name}\s*:"):
+def _indentation(lines: list[str], start: int, end: int) -> str:
+    "How far the values of a section are indented."
+    values = (re.match(r"(\s+)[^\s#]", line) for line in lines[start:end])
+    return next((m[1] for m in values if m), "  ")
+
+
+def _replace_line(lines: list[str], start: int, end: int, name: str, value: str) -> None:
+    "Set one value within the section; a comment behind it stays."
+    indent = _indentation(lines, start, end)
+    for pattern in (rf"{indent}{name}\s*:", rf"\s*#\s*{name}\s*:"):
         for n in range(start, end):
             if re.match(pattern, lines[n]):
                 following = n + 1
-                while following < end and re.match(r"\s{3,}\S|\s+-\s", lines[following]) and not lines[n].lstrip().startswith("#"):
+                while following < end and re.match(rf"{indent}\s+\S|{indent}-\s", lines[following]) and pattern.startswith(indent):
                     following += 1
-                lines[n:following] = [text]
+                comment = re.match(rf"{indent}[^#'\"]*?(\s+#.*)$", lines[n])
+                lines[n:following] = [f"{indent}{name}: {value}{comment[1] if comment else ''}"]
                 return
-    lines.insert(start, text)
+    lines.insert(start, f"{indent}{name}: {value}")
 
-# %% ../../nbs/91_chain.project.ipynb #ada33689
+# %% ../../nbs/91_chain.project.ipynb #3cbbaea8
 def _set_parameter(self: Project, stage: str, name: str, value: Any) -> Any:
     "Write one value into params.yaml; gives the value in its declared type."
     stage = self.stage_name(stage)
@@ -127,7 +135,7 @@ def _set_parameter(self: Project, stage: str, name: str, value: Any) -> Any:
     start, end = _section_span(lines, section_of(stage))
     if re.match(r"[^#]*:\s*\{.*\}", lines[start - 1]):
         raise ParameterError(f"params.yaml writes the section {section_of(stage)} in braces; write it line by line so that one value can be changed.")
-    _replace_line(lines, start, end, name, f"  {name}: {yaml_literal(checked)}")
+    _replace_line(lines, start, end, name, yaml_literal(checked))
     write_text(path, "\n".join(lines) + "\n")
     return checked
 
