@@ -2,23 +2,35 @@
 
 from mlbench.core.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "Bundle": "mlbench.deployment.bundle",
-        "Parity": "mlbench.deployment.parity",
-        "Version": "mlbench.deployment.registry",
-        "check_parity": "mlbench.deployment.parity",
-        "list_versions": "mlbench.deployment.registry",
-        "load_version": "mlbench.deployment.registry",
-        "measure_latency": "mlbench.deployment.client",
-        "parity_figure": "mlbench.deployment.parity",
-        "promote": "mlbench.deployment.registry",
-        "proven_onnx": "mlbench.deployment.parity",
-        "register": "mlbench.deployment.registry",
-        "roll_back": "mlbench.deployment.registry",
-        "start_service": "mlbench.deployment.client",
-        "to_onnx": "mlbench.deployment.onnx",
-        "write_bundle": "mlbench.deployment.bundle",
-    },
-)
+_MODULES = {
+    "bundle": ["Bundle", "check_hashes", "contents", "safe_name", "write_bundle"],
+    "client": [
+        "Latency",
+        "ask",
+        "compare_speed",
+        "measure_latency",
+        "request_rows",
+        "serving_figures",
+        "smoke_test",
+        "speed_figure",
+        "speed_sentence",
+        "start_service",
+    ],
+    "onnx": ["pipeline_to_onnx", "to_onnx"],
+    "parity": ["Parity", "check_parity", "parity_figure", "proven_onnx"],
+    "registry": [
+        "Version",
+        "check_verdicts",
+        "list_versions",
+        "load_version",
+        "promote",
+        "register",
+        "registry_place",
+        "roll_back",
+        "versions_frame",
+    ],
+    "rows": ["InputError"],
+    "whatif": ["swings", "what_if_figure"],
+}
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names})

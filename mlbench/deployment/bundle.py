@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from mlbench.deployment.parity import Parity
 
 # %% auto #0
-__all__ = ['SERVICE_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'fields_of', 'check_name', 'model_name', 'as_sent', 'write_bundle',
-           'check_hashes', 'has_external_data', 'labels_of', 'Bundle']
+__all__ = ['SERVICE_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'MEANINGS', 'fields_of', 'check_name', 'safe_name', 'as_sent',
+           'write_bundle', 'check_hashes', 'has_external_data', 'labels_of', 'Bundle', 'contents']
 
 # %% ../../nbs/70_deployment.bundle.ipynb #dcde1b0a
 def _accepts(dtype: str) -> str:
@@ -54,7 +54,7 @@ def fields_of(
         fields.append(Field(name, kind, column.kind, _accepts(column.dtype), date_format=of_date, example=example, **facts))
     return fields
 
-# %% ../../nbs/70_deployment.bundle.ipynb #4230cb08
+# %% ../../nbs/70_deployment.bundle.ipynb #5c784ca4
 SERVICE_PACKAGES = ("numpy", "onnxruntime", "msgspec", "uvicorn", "httptools")
 
 
@@ -67,7 +67,7 @@ def check_name(
     return name
 
 
-def model_name(
+def safe_name(
     text: str,  # such as the name of a problem
 ) -> str:  # a name that `check_name` accepts
     "Turn any text into a name for a model."
@@ -436,3 +436,32 @@ class Bundle:
 
     def _repr_html_(self) -> str:
         return _bundle_facts(self)._repr_html_()
+
+# %% ../../nbs/70_deployment.bundle.ipynb #60b103c4
+MEANINGS = {
+    "bundle.json": "what the model takes and answers, its metrics, what it was made from",
+    "model.onnx": "the model: raw columns in, prediction out",
+    "native": "the fitted model, for explaining and retraining (skops)",
+    "parity.json": "proof that model.onnx says what the fitted model says",
+    "card.md": "the model card",
+    "reference.parquet": "training rows to compare later rows with",
+    "example.json": "a request that works",
+    "runbook.md": "how to start it, ask it, watch it, roll it back",
+    "requirements.txt": "what the service needs",
+    "Dockerfile": "a container for the service",
+    "MLmodel": "lets MLflow open the folder",
+    "SHA256SUMS": "hash of every file, for `sha256sum -c`",
+}
+
+
+def contents(
+    bundle: Bundle,
+) -> pd.DataFrame:  # file, meaning, size
+    "What lies in a bundle."
+    import pandas as pd
+
+    def size(path: Path) -> int:
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+
+    rows = [(name, meaning, size(bundle.folder / name) / 1000) for name, meaning in MEANINGS.items() if (bundle.folder / name).exists()]
+    return pd.DataFrame(rows, columns=["file", "what it is", "kB"])

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['Service', 'start_service', 'ask', 'Latency', 'measure_latency', 'request_rows', 'compare_speed', 'speed_figure']
+__all__ = ['Service', 'start_service', 'ask', 'Latency', 'measure_latency', 'request_rows', 'smoke_test', 'serving_figures',
+           'compare_speed', 'speed_figure', 'speed_sentence']
 
 # %% ../../nbs/70_deployment.client.ipynb #d7a939d1
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def ask(
         raise UsageError(f"The service answered {status}: {answer['error']}")
     return answer
 
-# %% ../../nbs/70_deployment.client.ipynb #1248ccee
+# %% ../../nbs/70_deployment.client.ipynb #d32b65b6
 @dataclass(frozen=True)
 class Latency:
     "How long answers take, at the client."
@@ -127,6 +128,11 @@ class Latency:
     rows_per_second: float
 
     to_dict = asdict
+
+    def sentence(self) -> str:
+        "The result in words."
+        many = "One row" if self.rows == 1 else f"{self.rows:,} rows at a time"
+        return f"{many}: half of {self.requests:,} answers came within {number(self.p50_ms)} ms, 95 of 100 within {number(self.p95_ms)} ms."
 
     def _repr_html_(self) -> str:
         return Facts("Latency", {"half within": f"{self.p50_ms:.3g} ms", "95 % within": f"{self.p95_ms:.3g} ms", "requests": self.requests})._repr_html_()
@@ -176,6 +182,38 @@ def request_rows(
     for i in range(len(part)):
         rows.append({f.name: plain(as_sent(columns[f.name][i], f)) for f in bundle.fields})
     return rows
+
+# %% ../../nbs/70_deployment.client.ipynb #421b4837
+def smoke_test(
+    url: str,  # of a service
+    model: Any,  # the fitted mlbench.training.model.Model
+    bundle: Bundle,  # that is served
+    frame: pd.DataFrame,  # raw rows
+    rows: int = 50,
+    tolerance: float = 1e-9,
+) -> dict[str, Any]:  # how many rows were compared, and the largest difference
+    "Ask a service about real rows; `MlbenchError` when an answer is not the model's."
+    part = frame.head(rows)
+    answer = ask(url, request_rows(bundle, part, rows))
+    if bundle.classes is None:
+        expected, got = np.asarray(model.predict(part), float), np.asarray(answer["predictions"], float)
+    else:
+        expected, got = np.asarray(model.predict_proba(part)), np.asarray(answer["probabilities"], float)
+    apart = np.abs(expected - got) / np.fmax(np.abs(expected), 1.0)
+    worst = float(np.nanmax(apart, initial=0.0))
+    if not worst <= tolerance or np.isnan(expected).sum() != np.isnan(got).sum():
+        row = int(np.nanargmax(apart.reshape(len(part), -1).max(axis=1)))
+        raise MlbenchError(f"The service answers differently from the model: by {worst:.3g} in row {row}. Compare that row with {url}/metadata.")
+    return {"rows": len(part), "largest_difference": worst}
+
+
+def serving_figures(
+    latency: Latency,  # of single rows
+    bundle: Bundle,
+) -> dict[str, dict[str, float]]:  # name -> value
+    "What a success criterion can name and only a served model can tell."
+    figures = {f"latency_{p}_ms": getattr(latency, f"{p}_ms") for p in ("p50", "p95", "p99")}
+    return {name: {"value": value} for name, value in (figures | {"model_size_mb": bundle.model_size_mb}).items()}
 
 # %% ../../nbs/70_deployment.client.ipynb #90f10752
 def _median_seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -232,3 +270,15 @@ def speed_figure(
     figure = figure_layout(figure, f"One row takes the bundle {number(float(one['bundle']))} ms", y="milliseconds", height=340)
     figure.update_yaxes(type="log", dtick=1)
     return figure
+
+# %% ../../nbs/70_deployment.client.ipynb #191859e8
+def speed_sentence(
+    speed: pd.DataFrame,  # from `compare_speed`
+    bundle: Bundle,
+) -> str:
+    "The comparison in words."
+    times = speed.set_index(["way", "rows"])["milliseconds"]
+    single, many = (times["fitted model", n] / times["bundle", n] for n in (1, 1000))
+    faster = f"{number(float(single), 2)} times as fast" if single >= 1 else f"slower by {number(float(1 / single), 2)}"
+    at = f"{number(float(many), 2)} times as fast" if many >= 1 else f"slower by {number(float(1 / many), 2)}"
+    return f"The file has {number(bundle.model_size_mb)} MB. For one row it is {faster} as the fitted model, for a thousand {at}."
