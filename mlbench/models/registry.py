@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'ModelSpec', 'model_spec', 'candidates']
 
-# %% ../../nbs/48_models.registry.ipynb #af85bb0c
+# %% ../../nbs/48_models.registry.ipynb #dbdcff6e
 TASKS = ("binary", "multiclass", "regression")
 
 
@@ -33,6 +33,7 @@ class ModelSpec:
     source: str  # where the method comes from
     make: Callable[[str, int, int], BaseEstimator]  # task, seed, threads
     tasks: tuple[str, ...] = TASKS
+    readable: bool = False  # whether a person can follow how it decides
 
     def build(
         self,
@@ -88,11 +89,13 @@ def _mlp(task: str, seed: int, n_jobs: int) -> Any:
 
     return (TorchMLPRegressor if task == "regression" else TorchMLPClassifier)(random_state=seed)
 
-# %% ../../nbs/48_models.registry.ipynb #7dfcbd91
+# %% ../../nbs/48_models.registry.ipynb #27701eb6
 MODELS = [
-    ModelSpec("dummy", "baseline", "trees", 0, "knows only how the target is spread; what does not beat it has learnt nothing", "", _dummy),
-    ModelSpec("one_rule", "baseline", "trees", 1, "the best single column, cut into a few groups", "Holte 1993", _one_rule),
-    ModelSpec("linear", "linear", "linear", 2, "logistic or ridge regression: quick, stable, every effect readable", "Cox 1958; Hoerl and Kennard 1970", _linear),
+    ModelSpec("dummy", "baseline", "trees", 0, "knows only how the target is spread; what does not beat it has learnt nothing", "", _dummy, readable=True),
+    ModelSpec("one_rule", "baseline", "trees", 1, "the best single column, cut into a few groups", "Holte 1993", _one_rule, readable=True),
+    ModelSpec(
+        "linear", "linear", "linear", 2, "logistic or ridge regression: quick, stable, every effect readable", "Cox 1958; Hoerl and Kennard 1970", _linear, readable=True
+    ),
     ModelSpec(
         "hist_gradient_boosting", "boosting", "trees", 4, "boosted trees on binned features, by scikit-learn", "Friedman 2001", _hist
     ),
@@ -100,7 +103,7 @@ MODELS = [
     ModelSpec("mlp", "neural", "linear", 5, "a small neural network with early stopping", "Rumelhart, Hinton and Williams 1986", _mlp),
 ]
 
-# %% ../../nbs/48_models.registry.ipynb #017aa6ad
+# %% ../../nbs/48_models.registry.ipynb #3b6b8e31
 def model_spec(
     name: str,  # such as "linear"
 ) -> ModelSpec:  # what is known of it
@@ -114,13 +117,15 @@ def model_spec(
 def candidates(
     task: str,  # "binary", "multiclass" or "regression"
     names: Iterable[str] | None = None,  # which ones; None takes all that do the task
+    readable: bool = False,  # only models that a person can follow
 ) -> list[ModelSpec]:  # from simple to complex
-    "Models to compare; raises `UsageError` for an unknown task or name, and when `names` is empty."
+    "Models to compare; raises `UsageError` for an unknown task or name, and when none is left."
     if task not in TASKS:
         raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
-    if names is None:
-        return [s for s in MODELS if task in s.tasks]
-    wanted = {model_spec(n).name for n in names}
-    if not wanted:
-        raise UsageError(f"models is empty. Name at least one of {', '.join(s.name for s in MODELS)}.")
-    return [s for s in MODELS if s.name in wanted]
+    wanted = {s.name for s in MODELS} if names is None else {model_spec(n).name for n in names}
+    able = [s for s in MODELS if task in s.tasks and (s.readable or not readable)]
+    left = [s for s in able if s.name in wanted]
+    if not left:
+        why = "can be read by a person, as constraints.interpretable asks" if wanted and readable else f"does the task {task}" if wanted else "was named"
+        raise UsageError(f"No model is left to compare: none {why}. Name at least one of {', '.join(s.name for s in able)} in models.")
+    return left

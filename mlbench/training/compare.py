@@ -58,7 +58,7 @@ def _fit_one(spec: ModelSpec, fold: _Fold, target: Target, seed: int, n_jobs: in
     seconds = {"fit_seconds": middle - start, "predict_seconds": time.perf_counter() - middle}
     return {"output": output, "warnings": said, "curve": learning_curve(fitted)} | seconds
 
-# %% ../../nbs/52_training.compare.ipynb #89207c98
+# %% ../../nbs/52_training.compare.ipynb #d7bfd9f9
 @dataclass
 class _Record:
     "What the folds have given so far."
@@ -69,6 +69,7 @@ class _Record:
     oof: dict[str, np.ndarray] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def _take(record: _Record, spec: ModelSpec, fold: _Fold, result: dict[str, Any], names: Sequence[str], rows: int) -> None:
@@ -86,14 +87,30 @@ def _take(record: _Record, spec: ModelSpec, fold: _Fold, result: dict[str, Any],
         record.oof[spec.name] = np.full((rows, *result["output"].shape[1:]), np.nan)
     record.oof[spec.name][fold.test] = result["output"]
 
-# %% ../../nbs/52_training.compare.ipynb #fd8b3661
+# %% ../../nbs/52_training.compare.ipynb #a59823e4
+def _out_of_time(record: _Record, specs: Sequence[ModelSpec], fold: _Fold, waiting: int, folds: int, budget: float | None, start: float) -> bool:
+    "Whether to stop before the next fit because the time is over; says so in the record."
+    if budget is None or time.perf_counter() - start < budget:
+        return False
+    new_fold = waiting == len(specs)
+    if new_fold and fold.number > 2:
+        record.notes.append(f"The time budget of {budget:g} s was used up after {fold.number - 1} of {folds} folds; the scores rest on these.")
+        return True
+    if fold.number == 1 and not new_fold:
+        left = specs[len(specs) - waiting].name
+        record.failures.setdefault(left, f"not compared: the time budget of {budget:g} s was used up before its turn")
+    return False
+
+# %% ../../nbs/52_training.compare.ipynb #b06beb64
 def _run_folds(
-    specs: Sequence[ModelSpec], folds: list[_Fold], target: Target, names: Sequence[str], rows: int, seed: int, n_jobs: int
+    specs: Sequence[ModelSpec], folds: list[_Fold], target: Target, names: Sequence[str], rows: int, seed: int, n_jobs: int, budget: float | None
 ) -> _Record:
     "Fit every model on every fold; a model that fails is left out of the rest."
-    record, done, total = _Record(), 0, len(specs) * len(folds)
+    record, done, total, start = _Record(), 0, len(specs) * len(folds), time.perf_counter()
     for fold in folds:
-        for spec in specs:
+        for turn, spec in enumerate(specs):
+            if _out_of_time(record, specs, fold, len(specs) - turn, len(folds), budget, start):
+                return record
             report(f"cross-validation: {spec.name}, fold {fold.number} of {len(folds)}", done, total)
             done += 1
             if spec.name in record.failures:
@@ -185,7 +202,7 @@ def _table(self: Comparison) -> pd.DataFrame:
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 
-# %% ../../nbs/52_training.compare.ipynb #caa727cf
+# %% ../../nbs/52_training.compare.ipynb #43f39f8b
 @dataclass
 class Comparison:
     "What cross-validation found."
@@ -201,6 +218,7 @@ class Comparison:
     fold_of_row: np.ndarray  # which fold tests a row; 0 for none
     failures: dict[str, str]  # model -> error
     warnings: dict[str, list[str]]  # model -> what was said while fitting
+    notes: list[str]  # what a reader should know, such as folds that were left out
     chosen: str
     simplest: str  # the least complex model within noise of the best
     why: str  # the reason for the choice
@@ -227,7 +245,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         return self.table().to_html(index=False, border=0, justify="left")
 
-# %% ../../nbs/52_training.compare.ipynb #c0e61ef4
+# %% ../../nbs/52_training.compare.ipynb #cb99fddf
 def _check_folds(folds: Sequence[tuple[np.ndarray, np.ndarray]], rows: int) -> float:
     "The mean ratio of test to training rows; refuse folds that do not belong to the rows."
     if not folds:
@@ -251,6 +269,7 @@ def cross_validate(
     rule: str = "best",  # "best", or "simplest" within noise of it
     seed: int = 0,  # of every random draw
     n_jobs: int = 0,  # threads; 0 for what pays
+    time_budget: float | None = None,  # seconds; None waits for all folds
 ) -> Comparison:
     "Compare candidates on the same folds. Raises `StageError` when every one of them fails."
     if not specs:
@@ -259,12 +278,12 @@ def cross_validate(
     rows, ratio = conform(frame, schema, plan.inputs), _check_folds(folds, len(frame))
     numbered = [_Fold(i, rows, y, train, test, plan) for i, (train, test) in enumerate(folds, 1)]
     with limited_threads(n_jobs, rows.size) as threads:
-        record = _run_folds(specs, numbered, target, names, len(rows), seed, threads)
+        record = _run_folds(specs, numbered, target, names, len(rows), seed, threads, time_budget)
     if len(record.failures) == len(specs):
         raise StageError("Every model failed:\n" + "\n".join(f"  {m}: {e}" for m, e in record.failures.items()))
     return _comparison(specs, record, numbered, target, y, names, ratio, rule)
 
-# %% ../../nbs/52_training.compare.ipynb #ea761daa
+# %% ../../nbs/52_training.compare.ipynb #d07bca0d
 def _comparison(
     specs: Sequence[ModelSpec], record: _Record, folds: list[_Fold], target: Target, y: np.ndarray, names: list[str], ratio: float, rule: str
 ) -> Comparison:
@@ -288,6 +307,7 @@ def _comparison(
         fold_of_row=fold_of_row,
         failures=record.failures,
         warnings={m: w for m, w in record.warnings.items() if w},
+        notes=record.notes,
         chosen=chosen,
         simplest=simplest,
         why=why,

@@ -15,7 +15,8 @@ import numpy as np
 from ..core.settings import cpu_count
 
 # %% auto #0
-__all__ = ['MANY_CELLS', 'thread_count', 'limited_threads', 'spread', 'output_of', 'fit_estimator', 'learning_curve']
+__all__ = ['MANY_CELLS', 'thread_count', 'limited_threads', 'spread', 'output_of', 'fit_estimator', 'learning_curve',
+           'limit_rows']
 
 # %% ../../nbs/50_training.fitting.ipynb #6623f3d2
 MANY_CELLS = 4_000_000  # rows times features from which threads pay
@@ -89,3 +90,20 @@ def learning_curve(
 ) -> list[dict[str, float]]:  # one record per epoch or round: `epoch`, `train_loss`, `validation_loss`
     "How training went, for models that remember it."
     return [dict(record) for record in getattr(estimator, "history_", [])]
+
+# %% ../../nbs/50_training.fitting.ipynb #3fac635f
+def limit_rows(
+    y: np.ndarray,  # class codes or values
+    most: int | None,  # rows wanted at most; None takes all
+    classes: bool,  # whether to take the same share of each class
+    seed: int = 0,  # of the draw
+) -> np.ndarray:  # positions, ascending
+    "Positions of at most so many rows; every class keeps at least two rows where it has them."
+    if most is None or most >= len(y):
+        return np.arange(len(y))
+    random = np.random.default_rng(seed)
+    if not classes:
+        return np.sort(random.choice(len(y), most, replace=False))
+    parts = [np.flatnonzero(y == code) for code in np.unique(y)]
+    sizes = [min(len(p), max(2, round(most * len(p) / len(y)))) for p in parts]
+    return np.sort(np.concatenate([random.choice(p, n, replace=False) for p, n in zip(parts, sizes)]))
