@@ -17,6 +17,5 @@ __getattr__, __dir__, __all__ = lazy_names(
         "quality_sentence": "mlbench.eda.quality",
         "strength_figure": "mlbench.eda.views",
         "strengths": "mlbench.eda.strength",
-        "target_figure": "mlbench.eda.views",
     },
 )

@@ -21,9 +21,9 @@ from .strength import bin_codes, column_strength, fold_numbers, sample_rows, str
 from ..problem.target import Target
 
 # %% auto #0
-__all__ = ['SEVERITIES', 'SETTLES', 'NEARLY', 'SEARCHES', 'Finding', 'exclude_proposal', 'Look', 'candidate_columns', 'look_at',
-           'find_leaks', 'find_empty_columns', 'find_many_categories', 'missing_p_value', 'find_missing',
-           'find_odd_numbers', 'row_hashes', 'contradictions', 'find_duplicates', 'rank_correlations',
+__all__ = ['SEVERITIES', 'SETTLES', 'NEARLY', 'TELLING', 'SEARCHES', 'Finding', 'exclude_proposal', 'Look', 'candidate_columns',
+           'look_at', 'find_leaks', 'find_empty_columns', 'find_many_categories', 'missing_p_value', 'telling_gaps',
+           'find_missing', 'find_odd_numbers', 'row_hashes', 'contradictions', 'find_duplicates', 'rank_correlations',
            'shared_information', 'find_same_columns', 'drift_table', 'find_drift', 'find_target', 'find_groups',
            'Findings', 'find_all']
 
@@ -53,7 +53,7 @@ def exclude_proposal(
     "How to leave columns out."
     return f"-p 'features.exclude={json.dumps(list(columns), ensure_ascii=False)}'"
 
-# %% ../../nbs/22_eda.findings.ipynb #339d64fc
+# %% ../../nbs/22_eda.findings.ipynb #dc5cf822
 @dataclass
 class Look:
     "What the searches look at."
@@ -71,6 +71,11 @@ class Look:
     def n_classes(self) -> int | None:
         "Number of classes; None for a quantity."
         return len(self.target.classes) if self.target.classes else None
+
+    @property
+    def most_telling(self) -> str:
+        "The column that says most alone; the target when there is no other."
+        return self.strengths["column"].iloc[0] if len(self.strengths) else self.target.name
 
     def of(self, *kinds: str) -> list[str]:
         "Candidates of these kinds, the strongest first."
@@ -101,7 +106,7 @@ def look_at(
     table = strengths(frame, y, schema, n_classes, names, groups, seed)
     return Look(frame, y, target, schema, problem, table, quality_report(frame, schema, seed), seed)
 
-# %% ../../nbs/22_eda.findings.ipynb #75d084f8
+# %% ../../nbs/22_eda.findings.ipynb #07a3b548
 SETTLES, NEARLY = 0.98, 0.8
 
 
@@ -110,7 +115,8 @@ def find_leaks(look: Look) -> Iterator[Finding]:
     top = look.strengths[look.strengths["strength"] >= NEARLY].head(10)
     for name, strength in zip(top["column"], top["strength"]):
         sure = strength >= SETTLES
-        what = f"`{name}` alone {'settles' if sure else 'nearly settles'} {look.target.name}: it removes {percent(strength)} of its uncertainty on rows it was not learned from"
+        removes = f"it removes {percent(strength)} of its uncertainty on rows it was not learned from"
+        what = f"`{name}` alone {'settles' if sure else 'nearly settles'} {look.target.name}: {removes}"
         ask = "If it is known only after the fact, leave it out: " + exclude_proposal([name])
         yield Finding("leak", what, "stop" if sure else "warning", {"strength": round(strength, 4)}, ask, [name])
     if look.n_classes is None:
@@ -134,7 +140,7 @@ def _find_sums(look: Look) -> Iterator[Finding]:
         shown = ", ".join(f"`{n}`" for n in parts[:6])
         yield Finding("leak", f"{shown} add up to {look.target.name}", "stop", {"r2": round(float(fit), 6)}, exclude_proposal(parts[:6]), parts[:6])
 
-# %% ../../nbs/22_eda.findings.ipynb #e07d0188
+# %% ../../nbs/22_eda.findings.ipynb #d0498701
 def find_empty_columns(look: Look) -> Iterator[Finding]:
     "Identifiers, constants and nearly constant columns."
     names = look.of("identifier")
@@ -145,9 +151,10 @@ def find_empty_columns(look: Look) -> Iterator[Finding]:
     constant = look.of("constant")
     if constant:
         shown = ", ".join(f"`{n}`" for n in constant[:6])
-        yield Finding("constant", f"{shown} never change{'s' if len(constant) == 1 else ''}", "note", {"columns": len(constant)}, "nothing to do: constant columns are never learned from", constant)
-    table = look.quality[look.quality["column"].isin(look.strengths["column"]) & (look.quality["unique"] > 1) & (look.quality["common_share"] > 0.995)]
-    for row in table.head(10).itertuples():
+        what = f"{shown} never change{'s' if len(constant) == 1 else ''}"
+        yield Finding("constant", what, "note", {"columns": len(constant)}, "nothing to do: constant columns are never learned from", constant)
+    table = look.quality[look.quality["column"].isin(look.strengths["column"]) & (look.quality["unique"] > 1)]
+    for row in table[table["common_share"] > 0.995].head(10).itertuples():
         what = f"`{row.column}` is {row.common} in {percent(row.common_share, 2)} of the rows"
         yield Finding("nearly constant", what, "note", {"share": round(row.common_share, 5)}, exclude_proposal([row.column]), [row.column])
 
@@ -157,7 +164,8 @@ def find_many_categories(look: Look) -> Iterator[Finding]:
     table = look.quality[look.quality["column"].isin(look.of("categorical")) & (look.quality["unique"] > 50)]
     for row in table.head(10).itertuples():
         what = f"`{row.column}` has {row.unique:,} categories; {percent(row.rare)} of the rows are in one with less than 1 %"
-        yield Finding("many categories", what, "note", {"categories": int(row.unique), "rare_rows": round(float(row.rare), 4)}, "-p features.rare_share=0.01", [row.column])
+        evidence = {"categories": int(row.unique), "rare_rows": round(float(row.rare), 4)}
+        yield Finding("many categories", what, "note", evidence, "-p features.rare_share=0.01", [row.column])
 
 # %% ../../nbs/22_eda.findings.ipynb #171e63af
 def missing_p_value(
@@ -176,32 +184,62 @@ def missing_p_value(
     table = np.bincount(missing * n_classes + y, minlength=2 * n_classes).reshape(2, n_classes)
     return float(chi2_contingency(table[:, table.sum(axis=0) > 0], correction=False).pvalue)
 
-# %% ../../nbs/22_eda.findings.ipynb #39e68e39
-def _telling_gaps(look: Look, names: list[str]) -> Iterator[Finding]:
-    "Columns whose gaps have to do with the target."
-    at = sample_rows(len(look.frame), len(names), look.seed)
-    folds, y = fold_numbers(len(at), seed=look.seed), look.y[at]
+# %% ../../nbs/22_eda.findings.ipynb #1f3b8d10
+TELLING = 0.3  # strength of a gap from which a column is named by itself
+
+
+def _names(columns: list[str], most: int = 6) -> str:
+    "Column names for a sentence."
+    return ", ".join(f"`{c}`" for c in columns[:most]) + (f" and {len(columns) - most} more" if len(columns) > most else "")
+
+
+def telling_gaps(
+    look: Look,
+    names: list[str],  # columns with gaps
+) -> dict[str, float]:  # column -> strength of its gaps, the strongest first
+    "Columns of which it says something about the target whether they are empty."
+    at = sample_rows(len(look.frame), max(len(names), 1), look.seed)
+    folds, y, found = fold_numbers(len(at), seed=look.seed), look.y[at], {}
     for name in names:
         empty = look.frame[name].iloc[at].isna().to_numpy()
-        p = missing_p_value(empty, y, look.n_classes)
-        says = column_strength(empty.astype(int), y, look.n_classes, folds) if p < 0.001 / len(names) else 0.0
-        if says > 0.005:
-            what = f"whether `{name}` is empty says something about {look.target.name}"
-            evidence = {"missing": round(float(empty.mean()), 4), "strength": round(says, 4), "p_value": float(f"{p:.2g}")}
-            ask = "Find out when the column is filled in. After the fact: " + exclude_proposal([name]) + ". Otherwise keep the mark of missing values: -p features.missing=indicator"
-            yield Finding("telling gaps", what, "warning", evidence, ask, [name])
+        if missing_p_value(empty, y, look.n_classes) < 0.001 / len(names):
+            found[name] = column_strength(empty.astype(int), y, look.n_classes, folds)
+    return dict(sorted(((n, s) for n, s in found.items() if s > 0.005), key=lambda p: -p[1]))
+
+# %% ../../nbs/22_eda.findings.ipynb #5d44e792
+def _gap_finding(look: Look, gaps: dict[str, float]) -> Finding:
+    "One finding for some columns whose gaps have to do with the target."
+    names, strong = list(gaps), max(gaps.values()) >= TELLING
+    what = f"whether {_names(names)} {'is' if len(names) == 1 else 'are'} empty says {'much' if strong else 'something'} about {look.target.name}"
+    after = f"Find out when {'it is' if len(names) == 1 else 'they are'} filled in. After the fact: {exclude_proposal(names)}. "
+    ask = after + "Otherwise keep the mark of missing values: -p features.missing=indicator"
+    return Finding("telling gaps", what, "warning" if strong else "note", {"columns": len(names), "strength": round(max(gaps.values()), 4)}, ask, names)
+
+
+def _empty_finding(part: pd.DataFrame, useless: bool) -> Finding:
+    "One finding for some columns that are mostly empty."
+    names, one = part["column"].tolist(), len(part) == 1
+    worth = f"hardly say{'s' if one else ''} anything" if useless else f"say{'s' if one else ''} something nevertheless"
+    what = f"{_names(names)} {'is' if one else 'are'} empty in {percent(part['missing'].min())} of the rows{'' if one else ' or more'} and {worth}"
+    evidence = {"columns": len(names), "missing": round(float(part["missing"].max()), 4), "strength": round(float(part["strength"].max()), 4)}
+    ask = exclude_proposal(names) if useless else "keep, with the mark of missing values: -p features.missing=indicator"
+    return Finding("missing", what, "warning" if useless else "note", evidence, ask, names)
 
 
 def find_missing(look: Look) -> Iterator[Finding]:
     "Columns with many gaps, and columns whose gaps have to do with the target."
-    table = look.strengths[look.strengths["missing"] > 0]
+    table = look.strengths[(look.strengths["missing"] > 0) & (look.strengths["kind"] != "constant")]
     many = table[table["missing"] > 0.5].sort_values("missing", ascending=False)
-    for row in many.head(10).itertuples():
-        yield Finding("missing", f"`{row.column}` is empty in {percent(row.missing)} of the rows", "note" if row.strength > 0.01 else "warning", {"missing": round(row.missing, 4), "strength": round(row.strength, 4)}, exclude_proposal([row.column]), [row.column])
+    for useless, part in ((True, many[many["strength"] <= 0.01]), (False, many[many["strength"] > 0.01])):
+        if len(part):
+            yield _empty_finding(part, useless)
     settled = set(look.strengths.loc[look.strengths["strength"] >= SETTLES, "column"])
-    yield from _telling_gaps(look, [n for n in table["column"] if n not in settled][:200])
+    gaps = telling_gaps(look, [n for n in table["column"] if n not in settled][:200])
+    for part in ({n: s for n, s in gaps.items() if s >= TELLING}, {n: s for n, s in gaps.items() if s < TELLING}):
+        if part:
+            yield _gap_finding(look, part)
 
-# %% ../../nbs/22_eda.findings.ipynb #b6689f9f
+# %% ../../nbs/22_eda.findings.ipynb #a069421e
 def find_odd_numbers(look: Look) -> Iterator[Finding]:
     "Columns with placeholders, infinite values, or numbers among words."
     noted = look.quality[look.quality["column"].isin(look.strengths["column"])]
@@ -211,7 +249,8 @@ def find_odd_numbers(look: Look) -> Iterator[Finding]:
         line = f"if it means unknown, problem.yaml: data: {{missing_values: [\"{value}\"]}}"
         yield Finding("placeholder", f"`{row.column}`: {' and '.join(parts)}", "warning", {"highest": row.high, "median": row.median}, line, [row.column])
     for row in noted[noted["notes"].str.contains("are mixed")].head(10).itertuples():
-        yield Finding("mixed", f"`{row.column}`: numbers and words are mixed", "warning", {"categories": int(row.unique)}, "problem.yaml: data: {missing_values: [...]} for words that mean unknown", [row.column])
+        what, line = f"`{row.column}`: numbers and words are mixed", "problem.yaml: data: {missing_values: [...]} for words that mean unknown"
+        yield Finding("mixed", what, "warning", {"categories": int(row.unique)}, line, [row.column])
 
 # %% ../../nbs/22_eda.findings.ipynb #aac84c77
 def row_hashes(
@@ -242,23 +281,25 @@ def contradictions(
     groups = groups[groups["size"] > 1]
     return int(groups["sum"].sum()), float((groups["sum"] - groups["max"]).sum() / max(len(y), 1))
 
-# %% ../../nbs/22_eda.findings.ipynb #122d0668
+# %% ../../nbs/22_eda.findings.ipynb #8052f0d0
 def find_duplicates(look: Look) -> Iterator[Finding]:
     "Rows that repeat, and rows that contradict each other."
-    features = [n for n in look.strengths["column"] if look.schema.kind(n) not in ("identifier", "constant")] if len(look.strengths) < 300 else look.strengths["column"].tolist()
+    features = look.strengths.loc[~look.strengths["kind"].isin(["identifier", "constant"]), "column"]
     hashes = row_hashes(look.frame[sorted(features)])
     with_target = hashes ^ pd.util.hash_array(np.asarray(look.y, dtype="float64"))
     repeated = int(pd.Series(with_target).duplicated().sum())
     share = repeated / max(len(look.frame), 1)
     if repeated:
         what = f"{plural(repeated, 'duplicate row')}: {percent(share)} of the rows repeat another one in every feature and the target"
-        ask = "If one thing was recorded twice, remove the copies at the source. If they are repeated measurements, name what they share: problem.yaml: columns: {group: COLUMN}"
+        ask = "If one thing was recorded twice, remove the copies at the source. "
+        ask += "If they are repeated measurements, name what they share: problem.yaml: columns: {group: COLUMN}"
         yield Finding("duplicate rows", what, "warning" if share > 0.01 else "note", {"rows": repeated, "share": round(share, 5)}, ask)
     rows, wrong = contradictions(hashes, look.y)
     if rows and look.n_classes:
         what = f"{plural(rows, 'row')} have the same features as another row and a different {look.target.name}"
         evidence = {"rows": rows, "unavoidable_errors": round(wrong, 5)}
-        yield Finding("label noise", what, "warning" if wrong > 0.01 else "note", evidence, f"Expect at least {percent(wrong, 2)} errors from any model, or add a column that tells these rows apart")
+        ask = f"Expect at least {percent(wrong, 2)} errors from any model, or add a column that tells these rows apart"
+        yield Finding("label noise", what, "warning" if wrong > 0.01 else "note", evidence, ask)
 
 # %% ../../nbs/22_eda.findings.ipynb #355c6064
 def rank_correlations(
@@ -285,7 +326,7 @@ def shared_information(
     larger = max(entropies[0], entropies[1])
     return (entropies[0] + entropies[1] - entropies[2]) / larger if larger > 0 else 0.0
 
-# %% ../../nbs/22_eda.findings.ipynb #29afae2b
+# %% ../../nbs/22_eda.findings.ipynb #6599a2a3
 def find_same_columns(look: Look) -> Iterator[Finding]:
     "Pairs of columns of which one is enough."
     names = look.of("numeric")[:300]
@@ -304,9 +345,10 @@ def find_same_columns(look: Look) -> Iterator[Finding]:
             if shared > 0.98 and frozenset((a, b)) not in known:
                 pairs.append((a, b, shared, "shared information"))
     for a, b, value, measure in sorted(pairs, key=lambda p: -p[2])[:12]:
-        yield Finding("same columns", f"`{a}` and `{b}` say the same ({measure} {number(value)})", "note", {measure: round(value, 4), "pairs": len(pairs)}, exclude_proposal([b]), [a, b])
+        what = f"`{a}` and `{b}` say the same ({measure} {number(value)})"
+        yield Finding("same columns", what, "note", {measure: round(value, 4), "pairs": len(pairs)}, exclude_proposal([b]), [a, b])
 
-# %% ../../nbs/22_eda.findings.ipynb #58f87780
+# %% ../../nbs/22_eda.findings.ipynb #9e244efc
 def drift_table(look: Look) -> pd.DataFrame:
     "`column` and `strength` with which it tells the later half from the earlier; empty without a time column."
     time = look.problem.columns.time
@@ -323,18 +365,31 @@ def find_drift(look: Look) -> Iterator[Finding]:
     for row in table[table["strength"] > 0.02].head(10).itertuples():
         itself = row.column == look.target.name
         what = f"`{row.column}` differs between the earlier and the later half of the rows"
-        ask = "Learn from recent rows, and judge with a split by time: problem.yaml: split: {strategy: time}" if itself else exclude_proposal([row.column]) + ", or replace it with a difference from its recent level"
+        ask = exclude_proposal([row.column]) + ", or replace it with a difference from its recent level"
+        ask = "Learn from recent rows, and judge with a split by time: problem.yaml: split: {strategy: time}" if itself else ask
         yield Finding("drift", what, "warning" if row.strength > 0.1 or itself else "note", {"strength": round(row.strength, 4)}, ask, [row.column])
 
-# %% ../../nbs/22_eda.findings.ipynb #5b608451
+# %% ../../nbs/22_eda.findings.ipynb #38fe8df0
+def _find_quantity(look: Look, y: np.ndarray) -> Iterator[Finding]:
+    "A long tail, or many rows at the very end, of a quantity."
+    name, skew = look.target.name, skewness(y)
+    if abs(skew) > 1:
+        what = f"{name} has a long tail of {'large' if skew > 0 else 'small'} values (skewness {number(skew)})"
+        ask = "Look at the median absolute error beside the squared one: problem.yaml: also: [mae, median_absolute_error]"
+        yield Finding("skewed target", what, "note", {"skewness": round(skew, 3)}, ask)
+    for end, value in (("largest", y.max()), ("smallest", y.min())):
+        share = float((y == value).mean())
+        if share > 0.01 and len(np.unique(y)) > 100 and not (end == "smallest" and value == 0):
+            what = f"{percent(share)} of the rows have the {end} {name}, {number(float(value), 4)}: it was probably cut off there"
+            ask = "Predictions cannot go beyond it; leave such rows out at the source, or say so where the model is used"
+            yield Finding("capped target", what, "note", {"share": round(share, 4), "value": float(value)}, ask)
+
+# %% ../../nbs/22_eda.findings.ipynb #55bd6abe
 def find_target(look: Look) -> Iterator[Finding]:
     "Imbalance and rare classes, or a long tail."
     name = look.target.name
     if look.n_classes is None:
-        skew = skewness(np.asarray(look.y, dtype="float64"))
-        if abs(skew) > 1:
-            side = "large" if skew > 0 else "small"
-            yield Finding("skewed target", f"{name} has a long tail of {side} values (skewness {number(skew)})", "note", {"skewness": round(skew, 3)}, "Look at the median absolute error beside the squared one: problem.yaml: also: [mae, median_absolute_error]")
+        yield from _find_quantity(look, np.asarray(look.y, dtype="float64"))
         return
     counts = np.bincount(look.y, minlength=look.n_classes)
     rare, share = int(counts.argmin()), float(counts.min() / max(counts.sum(), 1))
@@ -342,13 +397,15 @@ def find_target(look: Look) -> Iterator[Finding]:
         what = f"{look.target.classes[rare]!r} makes up {percent(share)} of {name} ({plural(int(counts.min()), 'row')})"
         metric = "average_precision" if look.n_classes == 2 else "balanced_accuracy"
         severe = "warning" if counts.min() < 50 or share < 0.02 else "note"
-        yield Finding("imbalance", what, severe, {"share": round(share, 5), "rows": int(counts.min())}, f"Accuracy says little here: problem.yaml: metric: {metric}")
+        ask = f"Accuracy says little here: problem.yaml: metric: {metric}"
+        yield Finding("imbalance", what, severe, {"share": round(share, 5), "rows": int(counts.min())}, ask)
     folds = look.problem.split.folds
     few = [c for c, n in zip(look.target.classes, counts) if n < folds]
     if few:
-        yield Finding("rare classes", f"{', '.join(few[:5])} {'has' if len(few) == 1 else 'have'} fewer rows than there are folds ({folds})", "warning", {"classes": len(few)}, "Join rare classes at the source, or collect more of them", [])
+        what = f"{', '.join(few[:5])} {'has' if len(few) == 1 else 'have'} fewer rows than there are folds ({folds})"
+        yield Finding("rare classes", what, "warning", {"classes": len(few)}, "Join rare classes at the source, or collect more of them")
 
-# %% ../../nbs/22_eda.findings.ipynb #c94281a8
+# %% ../../nbs/22_eda.findings.ipynb #94f93544
 def find_groups(look: Look) -> Iterator[Finding]:
     "Sensitive columns between whose groups the target differs."
     if look.n_classes != 2:
@@ -358,8 +415,10 @@ def find_groups(look: Look) -> Iterator[Finding]:
         rates = rates[rates["size"] >= 30]
         if len(rates) > 1 and rates["mean"].max() - rates["mean"].min() > 0.05:
             high, low = rates["mean"].idxmax(), rates["mean"].idxmin()
-            what = f"{look.target.positive} is more frequent for `{name}` = {high} ({percent(rates['mean'].max())}) than for {low} ({percent(rates['mean'].min())})"
-            yield Finding("groups differ", what, "note", {"difference": round(float(rates["mean"].max() - rates["mean"].min()), 4)}, f"Look at errors by group: -p evaluation.slice_by={name}", [name])
+            shares = [percent(float(rates.loc[g, "mean"])) for g in (high, low)]
+            what = f"{look.target.positive} is more frequent for `{name}` = {high} ({shares[0]}) than for {low} ({shares[1]})"
+            evidence = {"difference": round(float(rates["mean"].max() - rates["mean"].min()), 4)}
+            yield Finding("groups differ", what, "note", evidence, f"Look at errors by group: -p evaluation.slice_by={name}", [name])
 
 # %% ../../nbs/22_eda.findings.ipynb #48d53d8e
 def _findings_table(self: Findings) -> pd.DataFrame:
@@ -429,8 +488,19 @@ class Findings:
         "Only those of these kinds."
         return Findings([f for f in self.found if f.kind in kinds])
 
-# %% ../../nbs/22_eda.findings.ipynb #2d7d9b6b
-SEARCHES = (find_leaks, find_duplicates, find_missing, find_odd_numbers, find_drift, find_target, find_groups, find_same_columns, find_many_categories, find_empty_columns)  # fmt: skip
+# %% ../../nbs/22_eda.findings.ipynb #8ca53cf2
+SEARCHES = (
+    find_leaks,
+    find_duplicates,
+    find_missing,
+    find_odd_numbers,
+    find_drift,
+    find_target,
+    find_groups,
+    find_same_columns,
+    find_many_categories,
+    find_empty_columns,
+)
 
 
 def _sampled(look: Look) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from .strength import sample_rows
 __all__ = ['SUSPECTS', 'FIGURES', 'outlier_share', 'skewness', 'placeholders', 'number_share', 'quality_report',
            'quality_sentence']
 
-# %% ../../nbs/21_eda.quality.ipynb #ed8ddba8
+# %% ../../nbs/21_eda.quality.ipynb #64feafa1
 def outlier_share(
     values: np.ndarray,  # numbers without missing ones
 ) -> float:
@@ -35,9 +35,12 @@ def skewness(
     "Third standardised moment; 0 when the values do not vary."
     centred = values - values.mean() if len(values) else values
     spread = np.sqrt((centred**2).mean()) if len(values) else 0.0
-    return float(((centred / spread) ** 3).mean()) if spread > 1e-12 * max(1.0, float(np.abs(values).max(initial=0))) else 0.0
+    if spread <= 1e-12 * max(1.0, float(np.abs(values).max(initial=0))):
+        return 0.0
+    scaled = centred / spread
+    return float((scaled * scaled * scaled).mean())
 
-# %% ../../nbs/21_eda.quality.ipynb #8c939777
+# %% ../../nbs/21_eda.quality.ipynb #7bf7cadf
 SUSPECTS = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999, 9999999)
 
 
@@ -45,11 +48,11 @@ def placeholders(
     values: np.ndarray,  # numbers without missing ones
 ) -> list[tuple[float, int]]:  # value and how many rows have it
     "Values that were probably written in place of an unknown one."
-    found = []
-    for suspect in SUSPECTS:
+    found, there = [], set(SUSPECTS) & {values.min(), values.max()} if len(values) else set()
+    for suspect in (s for s in SUSPECTS if s in there):
         times = int((values == suspect).sum())
         rest = values[values != suspect]
-        if times < max(3, 0.0005 * len(values)) or len(np.unique(rest)) < 3 or not (rest.max() < suspect or rest.min() > suspect):
+        if times < max(3, 0.0005 * len(values)) or len(np.unique(rest)) < 3:
             continue
         low, high = np.quantile(rest, [0.05, 0.95])
         gap = suspect - rest.max() if suspect > 0 else rest.min() - suspect
@@ -89,21 +92,27 @@ def _number_figures(series: pd.Series) -> dict:
     figures = {"low": float(values.min()), "median": float(np.median(values)), "high": float(values.max())}
     return figures | {"outliers": outlier_share(values), "skew": skewness(values), "notes": notes}
 
-# %% ../../nbs/21_eda.quality.ipynb #5c32a11c
+# %% ../../nbs/21_eda.quality.ipynb #73874ff1
+def _common(known: pd.Series, kind: str) -> tuple[int, str, float]:
+    "Number of different values, the most frequent one, and its share."
+    if kind in ("text", "image") or not len(known):
+        return int(known.nunique()), "", np.nan
+    if pd.api.types.is_numeric_dtype(known.dtype) and not pd.api.types.is_bool_dtype(known.dtype):
+        values, counts = np.unique(known.to_numpy(), return_counts=True)
+        value = float(values[counts.argmax()])
+        return len(values), str(int(value)) if value.is_integer() else repr(value), float(counts.max() / len(known))
+    counts = known.value_counts()
+    return len(counts), str(canonical_text(counts.index[:1].to_series()).iloc[0])[:60], float(counts.iloc[0] / len(known))
+
+
 def _column_quality(series: pd.Series, column: Column) -> dict:
     "The row of the report for one column."
-    known = series.dropna()
-    counts = known.value_counts() if column.kind not in ("text", "image") else known.head(0).value_counts()
-    top = canonical_text(counts.index[:1].to_series())
-    row = {
-        "column": column.name,
-        "kind": column.kind,
-        "missing": float(series.isna().mean()) if len(series) else 0.0,
-        "unique": len(counts) or int(known.nunique()),
-        "common": str(top.iloc[0])[:60] if len(top) else "",
-        "common_share": float(counts.iloc[0] / len(known)) if len(counts) else np.nan,
-    }
-    return row | (_number_figures(series) if column.kind == "numeric" else _word_figures(series, column))
+    missing = series.isna().to_numpy()
+    known = series[~missing] if missing.any() else series
+    unique, common, share = _common(known, column.kind)
+    row = {"column": column.name, "kind": column.kind, "missing": float(missing.mean()) if len(series) else 0.0, "unique": unique}
+    row |= {"common": common, "common_share": share}
+    return row | (_number_figures(known) if column.kind == "numeric" else _word_figures(known, column))
 
 # %% ../../nbs/21_eda.quality.ipynb #5cd541f9
 FIGURES = ["column", "kind", "missing", "unique", "common", "common_share", "low", "median", "high", "outliers", "skew", "rare", "notes"]
@@ -140,7 +149,7 @@ def quality_report(
     report.attrs["rows"] = len(at)
     return report
 
-# %% ../../nbs/21_eda.quality.ipynb #bd36055d
+# %% ../../nbs/21_eda.quality.ipynb #71ef56f7
 def quality_sentence(
     report: pd.DataFrame,  # from `quality_report`
 ) -> str:
@@ -149,7 +158,7 @@ def quality_sentence(
         return "There is no column to look at."
     empty, gaps = float(report["missing"].mean()), int((report["missing"] > 0).sum())
     noted = report.loc[report["notes"] != "", "column"].tolist()
-    text = f"{percent(1 - empty)} of the cells are filled"
+    text = f"{percent(1 - empty, 1 if empty == 0 or empty > 0.001 else 3)} of the cells are filled"
     if gaps:
         worst = report.loc[report["missing"].idxmax()]
         text += f"; {gaps} of {plural(len(report), 'column')} {'has' if gaps == 1 else 'have'} gaps, `{worst['column']}` the most ({percent(worst['missing'])})"
