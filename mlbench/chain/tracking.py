@@ -116,14 +116,14 @@ def _masked(value: Any) -> Any:
         return [_masked(v) for v in value]
     return value if value is None or isinstance(value, bool | int | float) else mask(str(value))
 
-# %% ../../nbs/94_chain.tracking.ipynb #749d05dd
+# %% ../../nbs/94_chain.tracking.ipynb #b6bc58f5
 def _config(run: Run) -> dict[str, Any]:
     "The problem, and every parameter of every stage."
     problem = run.project / "problem.yaml"
     record = run.record
-    config: dict[str, Any] = {"problem": _masked(dict(read_yaml(problem))) if problem.exists() else {}}
+    config: dict[str, Any] = {"problem": _masked(dict(read_yaml(problem))) if problem.exists() else {}, "parameters": {}}
     for stage, manifest in run.manifests.items():
-        config[section_of(stage)] = {name: _masked(p["value"]) for name, p in manifest["parameters"].items()}
+        config["parameters"][section_of(stage)] = {name: _masked(p["value"]) for name, p in manifest["parameters"].items()}
     return config | {k: record[k] for k in ("seed", "python", "git", "versions", "mlbench") if record.get(k) is not None}
 
 

@@ -17,7 +17,7 @@ from ..core.lazy import require
 from ..core.show import escape
 
 # %% auto #0
-__all__ = ['watch', 'present_values', 'choose', 'run_command', 'Field', 'make_field', 'StaticForm', 'stage_form']
+__all__ = ['NONE', 'watch', 'present_values', 'choose', 'run_command', 'Field', 'make_field', 'StaticForm', 'stage_form']
 
 # %% ../../nbs/95_widgets.form.ipynb #fb01a730
 def _watchers(stage: Any) -> dict[Any, Callable[[str], None]]:
@@ -76,12 +76,15 @@ def _slider(parameter: Parameter, kind: Kind) -> Any:
     digits = max(0, min(6, len(f"{step:.6f}".rstrip("0").split(".")[1])))
     return widgets.FloatSlider(min=low, max=high, step=step, continuous_update=False, readout_format=f".{digits}f")
 
-# %% ../../nbs/95_widgets.form.ipynb #f182414a
+# %% ../../nbs/95_widgets.form.ipynb #04c357dc
+NONE = "\0none"
+
+
 def _options(parameter: Parameter, choices: Any) -> list[tuple[str, Any]]:
     "What a list offers: labels and values, none first where it may be none."
     pairs = [(str(k), v) for k, v in choices.items()] if isinstance(choices, Mapping) else [(str(c), c) for c in choices]
-    none = [("none", None)] if parameter.kind.name == "optional" else []
-    return none + pairs
+    none = [("none", NONE)] if parameter.kind.name == "optional" else []
+    return none + [(label, value) for label, value in pairs if value is not None]
 
 # %% ../../nbs/95_widgets.form.ipynb #7bdc6709
 def _native_control(parameter: Parameter, choices: Any) -> Any:
@@ -149,17 +152,19 @@ def make_field(
     field.control.layout.width = "300px"
     return field
 
-# %% ../../nbs/95_widgets.form.ipynb #24be2ab0
+# %% ../../nbs/95_widgets.form.ipynb #183b4206
 def _read_native(parameter: Parameter, control: Any) -> Any:
     "The value of a control that holds the parameter's own type."
     value = list(control.value) if isinstance(control.value, tuple) else control.value
-    return parameter.check(value)
+    return parameter.check(None if value == NONE else value)
 
 
 def _show_native(control: Any, value: Any) -> None:
     "Set a control; a value that a list does not offer is added to it."
-    if hasattr(control, "options") and value not in [v for _, v in control.options]:
-        control.options = [*control.options, (str(value), value)]
+    if hasattr(control, "options"):
+        value = NONE if value is None else value
+        if value not in [v for _, v in control.options]:
+            control.options = [*control.options, (str(value), value)]
     control.value = value
 
 # %% ../../nbs/95_widgets.form.ipynb #74981f71

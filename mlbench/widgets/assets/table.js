@@ -9,10 +9,10 @@ function head(model) {
   const row = element("tr");
   const sort = model.get("sort"), descending = model.get("descending");
   for (const column of model.get("page").columns) {
-    const arrow = sort === column.name ? (descending ? " ▾" : " ▴") : "";
+    const arrow = sort && sort === column.name ? (descending ? " ▾" : " ▴") : "";
     const cell = element("th", { scope: "col", tabIndex: 0, className: column.numeric ? "num" : "", title: column.note },
       column.name + arrow, element("span", { className: "kind" }, column.kind));
-    cell.setAttribute("aria-sort", sort !== column.name ? "none" : descending ? "descending" : "ascending");
+    cell.setAttribute("aria-sort", !sort || sort !== column.name ? "none" : descending ? "descending" : "ascending");
     const ask = () => {
       if (sort !== column.name) { model.set("sort", column.name); model.set("descending", false); }
       else if (!descending) model.set("descending", true);
