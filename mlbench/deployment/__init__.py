@@ -21,6 +21,7 @@ _MODULES = {
     "registry": [
         "Version",
         "check_verdicts",
+        "goals_frame",
         "list_versions",
         "load_version",
         "promote",

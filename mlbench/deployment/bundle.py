@@ -398,13 +398,14 @@ def _native(self: Bundle) -> Any:
 
     return Model.load(self.folder / "native")
 
-# %% ../../nbs/70_deployment.bundle.ipynb #5042424f
+# %% ../../nbs/70_deployment.bundle.ipynb #b0a95301
 def _bundle_facts(self: Bundle) -> Facts:
     "A short table for a notebook."
     r = self.record
     classes = f" ({', '.join(map(str, self.classes[:6]))})" if self.classes else ""
     rows = {"predicts": f"{r['target']}{classes}", "from": f"{len(self.fields)} columns", "model": r["model"]["name"]}
-    rows |= {name: number(m.get("value") if isinstance(m, Mapping) else m) for name, m in list(r["metrics"].items())[:4]}
+    first = sorted(r["metrics"].items(), key=lambda item: item[0] != r.get("metric"))
+    rows |= {name: number(m.get("value") if isinstance(m, Mapping) else m) for name, m in first[:4]}
     rows |= {"agrees with the model to": number(r["parity"]["max_rel"]) if r["parity"]["max_rel"] else "the last digit"}
     return Facts(f"Bundle {r['name']}", rows | {"model.onnx": f"{self.model_size_mb:.3g} MB", "content": self.sha256[:12]})
 

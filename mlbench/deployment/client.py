@@ -271,14 +271,17 @@ def speed_figure(
     figure.update_yaxes(type="log", dtick=1)
     return figure
 
-# %% ../../nbs/70_deployment.client.ipynb #191859e8
+# %% ../../nbs/70_deployment.client.ipynb #90780e17
 def speed_sentence(
     speed: pd.DataFrame,  # from `compare_speed`
     bundle: Bundle,
 ) -> str:
     "The comparison in words."
     times = speed.set_index(["way", "rows"])["milliseconds"]
-    single, many = (times["fitted model", n] / times["bundle", n] for n in (1, 1000))
-    faster = f"{number(float(single), 2)} times as fast" if single >= 1 else f"slower by {number(float(1 / single), 2)}"
-    at = f"{number(float(many), 2)} times as fast" if many >= 1 else f"slower by {number(float(1 / many), 2)}"
-    return f"The file has {number(bundle.model_size_mb)} MB. For one row it is {faster} as the fitted model, for a thousand {at}."
+    words = []
+    for n in (1, 1000):
+        ratio = float(times["fitted model", n] / times["bundle", n])
+        faster, factor = ratio >= 1, max(ratio, 1 / ratio)
+        words.append(f"{factor:,.0f} times" if factor >= 9.5 else f"{factor:.1f} times")
+        words[-1] += " faster" if faster else " slower"
+    return f"The file has {number(bundle.model_size_mb)} MB. Than the fitted model it is {words[0]} for one row, and {words[1]} for a thousand."

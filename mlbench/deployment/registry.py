@@ -25,23 +25,26 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ALIASES', 'EXPERIMENT', 'place_uri', 'registry_place', 'Version', 'Decision', 'compare', 'check_verdicts',
-           'Registered', 'register', 'promote', 'roll_back', 'list_versions', 'load_version', 'versions_frame']
+           'goals_frame', 'Registered', 'register', 'promote', 'roll_back', 'list_versions', 'load_version',
+           'versions_frame']
 
-# %% ../../nbs/70_deployment.registry.ipynb #7ce5ed43
-def _folder_of(place: str | Path) -> Path | None:
-    "The folder of a registry on this disk; None for a server."
+# %% ../../nbs/70_deployment.registry.ipynb #eb76ef0f
+def _database(place: str | Path) -> Path | None:
+    "The SQLite file of a registry on this disk; None for a server."
     text = str(place)
-    if text == "databricks" or "://" in text or text.startswith(("http:", "https:")):
+    if text.startswith("sqlite:///"):
+        return Path(text.removeprefix("sqlite:///")).resolve()
+    if text == "databricks" or "://" in text:
         return None
-    return Path(place).resolve()
+    return Path(place).resolve() / "registry.db"
 
 
 def place_uri(
     place: str | Path,  # a folder, or an MLflow address
 ) -> str:  # the address for MLflow
     "The MLflow address of a registry."
-    folder = _folder_of(place)
-    return str(place) if folder is None else f"sqlite:///{folder / 'registry.db'}"
+    database = _database(place)
+    return str(place) if database is None else f"sqlite:///{database}"
 
 # %% ../../nbs/70_deployment.registry.ipynb #d61bf188
 def registry_place(
@@ -51,7 +54,7 @@ def registry_place(
     "Where a project registers its models."
     return given or settings().mlflow_uri or str(Path(project) / "registry")
 
-# %% ../../nbs/70_deployment.registry.ipynb #657dcdf0
+# %% ../../nbs/70_deployment.registry.ipynb #5c9c13ad
 @contextlib.contextmanager
 def _opened(
     place: str | Path,
@@ -59,12 +62,12 @@ def _opened(
     "A client of the registry, alone with it when it is a folder."
     from filelock import FileLock
 
-    folder = _folder_of(place)
-    if folder is None:
+    database = _database(place)
+    if database is None:
         yield _client(place)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "registry.lock", timeout=120):
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(database.with_suffix(".lock"), timeout=120):
         yield _client(place)
 
 
@@ -191,14 +194,27 @@ def check_verdicts(
             "Improve the model, or change `success` in problem.yaml if the goal was set too high."
         )
 
-# %% ../../nbs/70_deployment.registry.ipynb #8f6729cb
+# %% ../../nbs/70_deployment.registry.ipynb #598b212f
+def goals_frame(
+    verdicts: Sequence[Any],  # as for `check_verdicts`
+) -> pd.DataFrame:  # a row per success criterion
+    "Success criteria and what came of them, for people."
+    import pandas as pd
+
+    words = {True: "met", False: "missed", None: "not measured yet"}
+    judged = [v if isinstance(v, Mapping) else v.to_dict() for v in verdicts]
+    goals = [v.get("criterion") or {} for v in judged]
+    rows = [(f"{g.get('metric')} {g.get('operator')} {number(g.get('value'))}", number(v.get("value")), words[v.get("passed")]) for g, v in zip(goals, judged)]
+    return pd.DataFrame(rows, columns=["goal", "measured", "verdict"])
+
+# %% ../../nbs/70_deployment.registry.ipynb #6077c901
 EXPERIMENT = "mlbench"
 
 
 def _store(client: MlflowClient, place: str | Path, bundle: Bundle, tags: Mapping[str, str]) -> tuple[str, str]:
     "Put the bundle into a new MLflow run; gives its address and the run's id."
-    experiment, folder = client.get_experiment_by_name(EXPERIMENT), _folder_of(place)
-    where = {} if folder is None else {"artifact_location": (folder / "bundles").as_uri()}
+    experiment, database = client.get_experiment_by_name(EXPERIMENT), _database(place)
+    where = {} if database is None else {"artifact_location": (database.parent / "bundles").as_uri()}
     key = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, **where)
     run = client.create_run(key, tags=dict(tags) | {"mlflow.runName": bundle.record["name"]})
     for name, found in bundle.record["metrics"].items():
@@ -338,14 +354,14 @@ def roll_back(
     "Give the crown back to the champion before; `UsageError` when there was none."
     return promote(place, name, "archived")
 
-# %% ../../nbs/70_deployment.registry.ipynb #5144e8ec
+# %% ../../nbs/70_deployment.registry.ipynb #515d0f68
 def list_versions(
     place: str | Path,  # a folder, or an MLflow address
     name: str | None = None,  # of one model; None lists all
 ) -> list[Version]:  # the oldest first
     "Registered versions; empty where there is no registry yet."
-    folder = _folder_of(place)
-    if folder is not None and not (folder / "registry.db").exists():
+    database = _database(place)
+    if database is not None and not database.exists():
         return []
     with _opened(place) as client:
         names = [name] if name else sorted(m.name for m in client.search_registered_models(max_results=1000))
@@ -354,14 +370,14 @@ def list_versions(
 
 def _bundle_folder(version: Version) -> Path:
     "Where the bundle of a version lies on this disk; it is downloaded from a server."
-    folder, parts = _folder_of(version.place), urlsplit(version.source)
+    database, parts = _database(version.place), urlsplit(version.source)
     if parts.scheme not in ("", "file"):
         from mlflow.artifacts import download_artifacts
 
         return Path(download_artifacts(artifact_uri=version.source, tracking_uri=place_uri(version.place)))
     path = Path(unquote(parts.path))
-    if not path.is_dir() and folder is not None and "bundles" in path.parts:
-        path = folder.joinpath(*path.parts[len(path.parts) - 1 - path.parts[::-1].index("bundles") :])
+    if not path.is_dir() and database is not None and "bundles" in path.parts:
+        path = database.parent.joinpath(*path.parts[len(path.parts) - 1 - path.parts[::-1].index("bundles") :])
     if not path.is_dir():
         raise ArtifactError(f"The bundle of {version.name} version {version.version} is gone from {version.source}. Register it again.")
     return path
