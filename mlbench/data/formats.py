@@ -25,16 +25,24 @@ from .typing import Note, to_nanoseconds
 __all__ = ['KINDS_OF_FILES', 'COMPRESSIONS', 'bare_suffix', 'kind_of_file', 'plain_column', 'plain_types', 'read_typed',
            'table_of_objects', 'read_json', 'read_excel']
 
-# %% ../../nbs/05_data.formats.ipynb #b6cdb66e
+# %% ../../nbs/05_data.formats.ipynb #15758649
 KINDS_OF_FILES = {
-    ".csv": "delimited", ".tsv": "delimited", ".tab": "delimited", ".txt": "delimited", ".psv": "delimited", ".ssv": "delimited", ".dat": "delimited", ".data": "delimited",
-    ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather",
-    ".xlsx": "excel", ".xlsm": "excel", ".xls": "old excel", ".xlsb": "old excel", ".ods": "old excel", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite",
-}  # fmt: skip
+    f".{ending}": kind
+    for kind, endings in {
+        "delimited": "csv tsv tab txt psv ssv dat data",
+        "json": "jsonl ndjson json",
+        "parquet": "parquet pq",
+        "feather": "feather arrow ipc",
+        "excel": "xlsx xlsm",
+        "old excel": "xls xlsb ods",
+        "sqlite": "db sqlite sqlite3",
+    }.items()
+    for ending in endings.split()
+}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip", ".zst", ".zstd")
 _MAGIC = ((b"PAR1", "parquet"), (b"ARROW1", "feather"), (b"FEA1", "feather"), (b"SQLite format 3\0", "sqlite"), (b"\xd0\xcf\x11\xe0", "old excel"))
 
-
+# %% ../../nbs/05_data.formats.ipynb #25cb80d0
 def bare_suffix(
     path: Path,
 ) -> str:  # `.csv` of `a.csv.gz`
@@ -42,7 +50,7 @@ def bare_suffix(
     suffixes = [s.lower() for s in path.suffixes]
     return next((s for s in reversed(suffixes) if s not in COMPRESSIONS), "")
 
-
+# %% ../../nbs/05_data.formats.ipynb #39662b77
 def kind_of_file(
     path: Path,
 ) -> str:  # delimited, json, parquet, feather, excel, old excel or sqlite
@@ -59,7 +67,9 @@ def kind_of_file(
     if found or named in ("json", "delimited"):
         return found or str(named)
     if named == "excel" or (named and head):
-        raise DataError(f"{path.name} is no {named} file, whatever its name says: it begins with {head[:8]!r}. Write it again, or give it the ending of what it is.")
+        raise DataError(
+            f"{path.name} is no {named} file, whatever its name says: it begins with {head[:8]!r}. Write it again, or give it the ending of what it is."
+        )
     return "json" if head.lstrip()[:1] in (b"{",) else "delimited"
 
 
@@ -70,7 +80,7 @@ def _members(path: Path) -> list[str]:
     except zipfile.BadZipFile:
         return []
 
-# %% ../../nbs/05_data.formats.ipynb #89bd9171
+# %% ../../nbs/05_data.formats.ipynb #cb22b8c9
 def _dates(column: pa.ChunkedArray) -> tuple[pa.Array, int]:
     "Dates of any kind in nanoseconds, and how many do not fit."
     if pa.types.is_date(column.type):
@@ -88,6 +98,8 @@ def _dates(column: pa.ChunkedArray) -> tuple[pa.Array, int]:
 
 def _plain_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     "int64 or float64."
+    if column.type == pa.float64():
+        return column
     if pa.types.is_integer(column.type) and column.null_count == 0:
         try:
             return column.cast(pa.int64())
@@ -100,7 +112,7 @@ def _json_text(column: pa.ChunkedArray) -> pa.Array:
     "Nested values as JSON."
     return pa.array([None if v is None else json.dumps(v, default=str, ensure_ascii=False) for v in column.to_pylist()], pa.large_string())
 
-# %% ../../nbs/05_data.formats.ipynb #35506b01
+# %% ../../nbs/05_data.formats.ipynb #15219d0b
 def plain_column(
     column: pa.ChunkedArray,  # of any type
     name: str,
@@ -115,8 +127,16 @@ def plain_column(
         return _plain_numbers(column), []
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         values, beyond = _dates(column)
-        zone = [Note("times brought to UTC", "dates", name, 0, f"they were given in {kind.tz}", "date_format='text'")] if getattr(kind, "tz", None) not in (None, "UTC") else []
-        lost = [Note("dates beyond 1677 to 2262, read as missing", "dates", name, beyond, "they do not fit in 64 bits of nanoseconds", "date_format='text'")] if beyond else []
+        zone = (
+            [Note("times brought to UTC", "dates", name, 0, f"they were given in {kind.tz}", "date_format='text'")]
+            if getattr(kind, "tz", None) not in (None, "UTC")
+            else []
+        )
+        lost = (
+            [Note("dates beyond 1677 to 2262, read as missing", "dates", name, beyond, "they do not fit in 64 bits of nanoseconds", "date_format='text'")]
+            if beyond
+            else []
+        )
         return values, zone + lost
     if pa.types.is_duration(kind):
         return column.cast(pa.duration("ns")), []
@@ -124,15 +144,19 @@ def plain_column(
         return pa.nulls(len(column), pa.float64()), []
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _bytes_text(column, name), []
-    return (_json_text(column) if pa.types.is_nested(kind) else column.cast(pa.large_string())), []
+    if pa.types.is_nested(kind):
+        return _json_text(column), []
+    return (column if pa.types.is_large_string(kind) else column.cast(pa.large_string())), []
 
-
+# %% ../../nbs/05_data.formats.ipynb #9549df0d
 def _bytes_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     "Bytes as text; raises `DataError` for bytes that are none."
     try:
         return column.cast(pa.large_string())
     except pa.ArrowInvalid:
-        raise DataError(f"column {name!r} holds bytes that are no text. Leave it out, or keep pictures and the like in files and their paths in the table.") from None
+        raise DataError(
+            f"column {name!r} holds bytes that are no text. Leave it out, or keep pictures and the like in files and their paths in the table."
+        ) from None
 
 # %% ../../nbs/05_data.formats.ipynb #2b864ad3
 def plain_types(
@@ -150,7 +174,7 @@ def plain_types(
         notes += found
     return pa.table(columns, names=table.column_names), notes
 
-# %% ../../nbs/05_data.formats.ipynb #ecfc8e34
+# %% ../../nbs/05_data.formats.ipynb #afd4290a
 def _bytes_or_path(path: Path) -> Any:
     "A file that pyarrow can map, or its bytes when it is compressed from outside."
     with open(path, "rb") as file:
@@ -168,13 +192,13 @@ def read_typed(
     "Read a file of a columnar format."
     try:
         if kind == "parquet":
-            import pyarrow.parquet
+            from pyarrow import parquet
 
-            table = pa.parquet.read_table(_bytes_or_path(path))
+            table = parquet.read_table(_bytes_or_path(path))
         else:
-            import pyarrow.feather
+            from pyarrow import feather
 
-            table = pa.feather.read_table(_bytes_or_path(path))
+            table = feather.read_table(_bytes_or_path(path))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path.name} cannot be read as {kind}: {str(error).splitlines()[0]}. It may be damaged or half written; write it again.") from error
     unnamed = [n for n in table.column_names if n.startswith("__index_level_")]
@@ -185,7 +209,7 @@ def read_typed(
 def _frame_of_records(records: list[Any], path: Path) -> pa.Table:
     "A table of JSON objects; raises `DataError` when they are something else."
     if not records or not all(isinstance(r, dict) for r in records):
-        raise DataError(f"{path.name} holds no JSON objects, one for each row. Write it as JSON lines: one object such as {{\"age\": 31}} on each line.")
+        raise DataError(f'{path.name} holds no JSON objects, one for each row. Write it as JSON lines: one object such as {{"age": 31}} on each line.')
     frame = pd.json_normalize(records)
     return table_of_objects([str(c) for c in frame.columns], [frame[c].tolist() for c in frame.columns])
 
@@ -216,7 +240,7 @@ def _spell(value: Any) -> str:
         return json.dumps(value, default=str, ensure_ascii=False)
     return value.isoformat() if isinstance(value, (dt.date, dt.datetime)) else str(value)
 
-# %% ../../nbs/05_data.formats.ipynb #4c85cdc4
+# %% ../../nbs/05_data.formats.ipynb #ce5c6840
 def _parse_lines(text: str, path: Path) -> list[Any]:
     "One JSON value from each line; raises `DataError` with the number of a broken one."
     records = []
@@ -225,15 +249,17 @@ def _parse_lines(text: str, path: Path) -> list[Any]:
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise DataError(f"{path.name}, line {number}: this is no JSON ({error.msg} at character {error.colno}). Each line must hold one complete object.") from None
+                raise DataError(
+                    f"{path.name}, line {number}: this is no JSON ({error.msg} at character {error.colno}). Each line must hold one complete object."
+                ) from None
     return records
 
-
+# %% ../../nbs/05_data.formats.ipynb #a9c9c433
 def read_json(
     path: Path,  # JSON lines, or one array of objects
 ) -> pa.Table:
     "Read JSON with one object for each row."
-    import pyarrow.json
+    from pyarrow import json as arrow_json
 
     with open_stream(path) as stream:
         content = stream.read()
@@ -242,7 +268,7 @@ def read_json(
         raise DataError(f"{path.name} is empty: it holds no JSON. Check that it was written completely.")
     if start == b"{":
         try:
-            table = pa.json.read_json(io.BytesIO(content.removeprefix(b"\xef\xbb\xbf")))
+            table = arrow_json.read_json(io.BytesIO(content.removeprefix(b"\xef\xbb\xbf")))
             if len(table) > 1 or not any(pa.types.is_list(t) and pa.types.is_struct(t.value_type) for t in table.schema.types):
                 return table
         except pa.ArrowException:
@@ -260,7 +286,7 @@ def read_json(
     lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else [value]
     return _frame_of_records(lists[0] if len(lists) == 1 and isinstance(lists[0], list) else [value], path)
 
-# %% ../../nbs/05_data.formats.ipynb #07a8c58b
+# %% ../../nbs/05_data.formats.ipynb #be7fbc81
 def _sheet(book: Any, sheet: str | int | None, path: Path) -> tuple[str, list[list[Any]], list[Assumption]]:
     "Name and rows of the wanted sheet."
     names = book.sheetnames
@@ -271,16 +297,21 @@ def _sheet(book: Any, sheet: str | int | None, path: Path) -> tuple[str, list[li
         rows = [list(r) for r in book[name].iter_rows(values_only=True)] if hasattr(book[name], "iter_rows") else []
         if any(v is not None for r in rows for v in r):
             others = [n for n in names if n != name]
-            told = [Assumption("sheet", name, f"the first that holds values; there are also {', '.join(others[:6])}", "sheet")] if sheet is None and others else []
+            told = (
+                [Assumption("sheet", name, f"the first that holds values; there are also {', '.join(others[:6])}", "sheet")] if sheet is None and others else []
+            )
             return name, rows, told
-    raise DataError(f"{path.name}: sheet {', '.join(map(repr, wanted[:6]))} is empty. {'There is ' + ', '.join(names) if sheet is not None else 'Check that it was saved with its values'}.")
+    raise DataError(
+        f"{path.name}: sheet {', '.join(map(repr, wanted[:6]))} is empty. "
+        f"{'There is ' + ', '.join(names) if sheet is not None else 'Check that it was saved with its values'}."
+    )
 
 
 def _grid_rows(rows: list[list[Any]]) -> list[Row]:
     "Rows of a sheet as text, for the rules that find a header."
     return [Row(k, k, ["" if v is None else _spell(v) for v in r]) for k, r in enumerate(rows, 1)]
 
-# %% ../../nbs/05_data.formats.ipynb #b724c7d4
+# %% ../../nbs/05_data.formats.ipynb #25e34edb
 def _grid_table(rows: list[list[Any]], header_row: int | None, path: Path) -> tuple[pa.Table, list[Assumption]]:
     "The table within a grid of values."
     used = [k for k in range(max(map(len, rows))) if any(k < len(r) and r[k] is not None for r in rows)]
@@ -304,7 +335,7 @@ def _grid_table(rows: list[list[Any]], header_row: int | None, path: Path) -> tu
     table, more = tidy(table_of_objects(names, [list(c) for c in zip(*body)]), grid[start].cells if header else None)
     return table, told + more
 
-
+# %% ../../nbs/05_data.formats.ipynb #5f213db7
 def read_excel(
     path: Path,  # a workbook
     sheet: str | int | None = None,  # its name or its position from 0; None takes the first with values

@@ -69,12 +69,14 @@ class TableRead:
         lines = [f"  {a.what}: {a.value} ({a.why})" for a in self.assumptions]
         return "\n".join([f"{self.source}: {self.size}", *lines])
 
-# %% ../../nbs/05_data.sources.ipynb #4603f14f
+# %% ../../nbs/05_data.sources.ipynb #e6c8118a
 def _missing(path: Path, source: str) -> DataError:
     "What to say about a path that leads nowhere."
     folder = path.parent
     if not folder.is_dir():
-        return DataError(f"there is no folder {folder}, so {source} cannot be read. Relative paths start at the folder of the problem, or at the working directory.")
+        return DataError(
+            f"there is no folder {folder}, so {source} cannot be read. Relative paths start at the folder of the problem, or at the working directory."
+        )
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     tables = [n for n in names if bare_suffix(Path(n)) in KINDS_OF_FILES]
     hint = did_you_mean(path.name, names) if nearest(path.name, names) else did_you_mean(path.name, tables)
@@ -86,13 +88,17 @@ def _in_folder(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and bare_suffix(p) in KINDS_OF_FILES)
     if not files:
         inside = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise DataError(f"the folder {folder} holds no table (it holds {inside}). Tables end in .csv, .tsv, .jsonl, .parquet, .feather or .xlsx, compressed or not.")
+        raise DataError(
+            f"the folder {folder} holds no table (it holds {inside}). Tables end in .csv, .tsv, .jsonl, .parquet, .feather or .xlsx, compressed or not."
+        )
     kinds = sorted({bare_suffix(p) for p in files})
     if len(kinds) > 1:
-        raise DataError(f"the folder {folder} holds tables of several kinds ({', '.join(kinds)}). Name one kind with a glob, such as {folder.name}/*{kinds[0]}.")
+        raise DataError(
+            f"the folder {folder} holds tables of several kinds ({', '.join(kinds)}). Name one kind with a glob, such as {folder.name}/*{kinds[0]}."
+        )
     return files
 
-
+# %% ../../nbs/05_data.sources.ipynb #d0636c46
 def find_files(
     source: str,  # a path, a glob or a folder
     base: Path,  # where relative paths start
@@ -107,10 +113,13 @@ def find_files(
         found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
         if found:
             return found
-        raise DataError(f"no file matches {source} in {base}. " + (did_you_mean("", [p.name for p in sorted(path.parent.iterdir())]) if path.parent.is_dir() else f"There is no folder {path.parent}."))
+        raise DataError(
+            f"no file matches {source} in {base}. "
+            + (did_you_mean("", [p.name for p in sorted(path.parent.iterdir())]) if path.parent.is_dir() else f"There is no folder {path.parent}.")
+        )
     raise _missing(path, source)
 
-# %% ../../nbs/05_data.sources.ipynb #557f1c43
+# %% ../../nbs/05_data.sources.ipynb #b85db4cd
 @dataclass(frozen=True)
 class _Choices:
     "What the caller has fixed."
@@ -134,15 +143,19 @@ def _check_choices(kind: str, name: str, c: _Choices) -> None:
     if wrong:
         raise DataError(f"{wrong[0][0]}= is for {wrong[0][1]}, and {name} is read as {kind}. Leave it out.")
 
-
+# %% ../../nbs/05_data.sources.ipynb #d4f1f27c
 def _read_one(path: Path, c: _Choices, text_columns: frozenset[str]) -> tuple[pa.Table, list[Assumption], TypeOptions]:
     "Columns of one file, what was assumed, and how its numbers are written."
     kind = kind_of_file(path)
     _check_choices(kind, path.name, c)
-    told = [] if KINDS_OF_FILES.get(bare_suffix(path), "delimited") == kind else [Assumption("kind of file", kind, f"the file begins like one, whatever {path.name} says")]
+    told = (
+        []
+        if KINDS_OF_FILES.get(bare_suffix(path), "delimited") == kind
+        else [Assumption("kind of file", kind, f"the file begins like one, whatever {path.name} says")]
+    )
     if kind == "delimited":
         table, d, more = read_delimited(path, c.text, text_columns)
-        return table, told + more, replace(c.types, decimal=d.decimal, thousands=d.thousands)
+        return table, told + more, replace(c.types, decimal=d.decimal, thousands=d.thousands, from_text=True)
     if kind == "old excel":
         raise DataError(f"{path.name} is of an older or other spreadsheet format. Save it as .xlsx or .csv, and read that.")
     if kind == "excel":
@@ -168,7 +181,7 @@ def _read_safely(path: Path, c: _Choices, text_columns: frozenset[str] = frozens
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror or error}. Check the file, and write or download it again.") from error
 
-# %% ../../nbs/05_data.sources.ipynb #ead807ba
+# %% ../../nbs/05_data.sources.ipynb #b479db1e
 def _conflicts(tables: list[pa.Table]) -> set[str]:
     "Columns that hold text in one file and something else in another."
     kinds: dict[str, set[str]] = {}
@@ -186,13 +199,11 @@ def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
     for k, (name, column) in enumerate(zip(table.column_names, table.columns)):
         if column.null_count == len(column):
             table = table.set_column(k, name, pa.nulls(len(column)))
-        elif name in names and not pa.types.is_large_string(column.type):
-            table = table.set_column(k, name, column.cast(pa.large_string()))
-        elif pa.types.is_string(column.type):
+        elif name in names and not pa.types.is_large_string(column.type) or pa.types.is_string(column.type):
             table = table.set_column(k, name, column.cast(pa.large_string()))
     return table
 
-
+# %% ../../nbs/05_data.sources.ipynb #69c4f06c
 def _read_files(files: list[Path], c: _Choices, text_columns: frozenset[str]) -> tuple[pa.Table, list[Assumption], TypeOptions]:
     "All files of a table, one below the other."
     pieces = [_read_safely(f, c, text_columns) for f in files]
@@ -203,13 +214,21 @@ def _read_files(files: list[Path], c: _Choices, text_columns: frozenset[str]) ->
         pieces = [_read_safely(f, c, text_columns | conflicts) for f in files]
     table = pa.concat_tables([_as_text(p[0], conflicts) for p in pieces], promote_options="permissive")
     told = list(dict.fromkeys(a for p in pieces for a in p[1]))
-    told.insert(0, Assumption("files", f"{plural(len(files), 'file')}, {files[0].name} to {files[-1].name}", "their rows stand below each other in the order of the names", "source"))
+    told.insert(
+        0,
+        Assumption(
+            "files",
+            f"{plural(len(files), 'file')}, {files[0].name} to {files[-1].name}",
+            "their rows stand below each other in the order of the names",
+            "source",
+        ),
+    )
     partly = [n for n in table.column_names if not all(n in p[0].column_names for p in pieces)]
     if partly:
         told.insert(1, Assumption("columns not in every file", ", ".join(partly[:8]), "their cells are missing where a file does not have them", "source"))
     return (table.slice(0, c.text.n_rows) if c.text.n_rows is not None else table), told, pieces[0][2]
 
-# %% ../../nbs/05_data.sources.ipynb #032cd0e9
+# %% ../../nbs/05_data.sources.ipynb #8bf11075
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
@@ -221,7 +240,13 @@ def _own_marks(column: Any, name: str, marks: list[str]) -> tuple[Any, list[Note
         value = pd.to_numeric(mark, errors="coerce") if not pa.types.is_timestamp(column.type) else pd.to_datetime(mark, errors="coerce")
         if pd.isna(value) or not (pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             continue
-        same = pc.fill_null(pc.equal(column.cast(pa.float64()) if not pa.types.is_timestamp(column.type) else column, pa.scalar(value, pa.timestamp("ns") if pa.types.is_timestamp(column.type) else pa.float64())), False)
+        same = pc.fill_null(
+            pc.equal(
+                column.cast(pa.float64()) if not pa.types.is_timestamp(column.type) else column,
+                pa.scalar(value, pa.timestamp("ns") if pa.types.is_timestamp(column.type) else pa.float64()),
+            ),
+            False,
+        )
         count = pc.sum(same).as_py() or 0
         if count:
             notes.append(Note("missing", repr(mark), name, count, "missing_values", "missing_values"))
@@ -233,6 +258,8 @@ def _own_marks(column: Any, name: str, marks: list[str]) -> tuple[Any, list[Note
 def _check_typed(column: Any, name: str, options: TypeOptions) -> tuple[Any, list[Note]]:
     "Numbers and dates as the parser gave them, with the caller's marks and the words for no number counted."
     column, notes = _own_marks(column, name, options.marks(name) or [])
+    if options.from_text and pa.types.is_timestamp(column.type):
+        notes.append(Note("dates", "year-month-day", name, 0, "the international form", "date_format"))
     if pa.types.is_floating(column.type):
         count = pc.sum(pc.is_nan(column)).as_py() or 0
         if count:

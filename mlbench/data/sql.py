@@ -20,7 +20,13 @@ from .formats import table_of_objects
 # %% auto #0
 __all__ = ['is_database', 'sqlite_file', 'connect', 'read_sql']
 
-# %% ../../nbs/05_data.sql.ipynb #66191a1d
+# %% ../../nbs/05_data.sql.ipynb #004667b3
+_SCHEMES = frozenset(
+    "sqlite postgresql postgres mysql mariadb oracle mssql snowflake bigquery redshift duckdb clickhouse clickhousedb trino presto databricks".split()  # noqa: SIM905
+    + "cockroachdb hive db2 ibm_db_sa firebird access teradatasql awsathena vertica sybase hana drill exasol d1 impala".split()  # noqa: SIM905
+)
+
+
 def is_database(
     source: str,
 ) -> bool:
@@ -28,12 +34,7 @@ def is_database(
     scheme, found, _ = source.partition("://")
     return bool(found) and scheme.split("+")[0].lower() in _SCHEMES
 
-
-_SCHEMES = frozenset(
-    "sqlite postgresql postgres mysql mariadb oracle mssql snowflake bigquery redshift duckdb clickhouse clickhousedb trino presto databricks cockroachdb hive db2 ibm_db_sa firebird access teradatasql awsathena vertica sybase hana drill exasol d1 impala".split()
-)
-
-
+# %% ../../nbs/05_data.sql.ipynb #d311106c
 def sqlite_file(
     source: str,  # sqlite:///...
     base: Path,
@@ -102,7 +103,7 @@ def connect(
         connection.close()
         engine.dispose()
 
-# %% ../../nbs/05_data.sql.ipynb #5f423586
+# %% ../../nbs/05_data.sql.ipynb #fdaeb1df
 def _statement(connection: Any, query: str | None, table: str | None, source: str) -> Any:
     "What to run; raises `DataError` when there is nothing to run, or too much."
     import sqlalchemy
@@ -120,7 +121,7 @@ def _statement(connection: Any, query: str | None, table: str | None, source: st
         raise DataError(f"{mask(source)} has no table {table!r}. {did_you_mean(table, names)}")
     return sqlalchemy.select(sqlalchemy.text("*")).select_from(sqlalchemy.table(bare, schema=schema or None))
 
-
+# %% ../../nbs/05_data.sql.ipynb #e1c7599a
 def read_sql(
     source: str,  # a database address
     base: Path,  # folder to which a SQLite file is relative
@@ -140,7 +141,8 @@ def read_sql(
         except sqlalchemy.exc.SQLAlchemyError as error:
             trouble = _clean(error, source)
     if trouble:
-        raise DataError(f"the database refused the query: {trouble}. The query was: {mask(' '.join((query or f'table {table}').split())[:300])}")
+        asked = f" The query was: {mask(' '.join(query.split())[:300])}" if query else ""
+        raise DataError(f"{mask(source)} refused to be read: {trouble}.{asked}")
     if not rows:
         raise DataError(f"the query gave no rows (columns: {', '.join(names[:12])}). Check its conditions.")
     return table_of_objects(names, [list(c) for c in zip(*rows)]), told

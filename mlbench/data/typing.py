@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from ..core.errors import DataError
 from .dialect import STRONG_MARKS, WEAK_MARKS, Assumption
 
 # %% auto #0
-__all__ = ['Note', 'gather', 'Words', 'make_words', 'TypeOptions', 'trim', 'to_numbers', 'date_format_of', 'to_nanoseconds',
-           'to_dates', 'type_words']
+__all__ = ['Note', 'gather', 'Words', 'TypeOptions', 'trim', 'to_numbers', 'date_format_of', 'to_nanoseconds', 'to_dates',
+           'type_words']
 
 # %% ../../nbs/05_data.typing.ipynb #82ccd4a7
 @dataclass(frozen=True)
@@ -49,47 +49,50 @@ def gather(
         told.append(Assumption(what, f"{value} in {shown}{more}", why, override))
     return told
 
-# %% ../../nbs/05_data.typing.ipynb #baaef651
-@dataclass
+# %% ../../nbs/05_data.typing.ipynb #cdae47cc
 class Words:
     "The words of a column, each once where that is cheaper."
 
-    items: pa.Array  # of large_string
-    codes: pa.ChunkedArray | None  # position of each cell's word in `items`; None when `items` is the column itself
-    weights: np.ndarray | None  # how many cells hold each word
+    def __init__(
+        self,
+        column: pa.ChunkedArray,  # of strings
+    ):
+        self.column = column.cast(pa.large_string())
+        head = self.column.slice(0, 20_000)
+        self.once = len(head) <= 200 or pc.count_distinct(head).as_py() <= 0.5 * len(head)
+        self.items = pc.unique(self.column) if self.once else _joined(self.column)  # the words to look at
+        self._codes: pa.ChunkedArray | None = None
+        self._weights: np.ndarray | None = None
+
+    @property
+    def codes(self) -> pa.ChunkedArray:
+        "Position of each cell's word in `items`."
+        if self._codes is None:
+            chunks = [pc.index_in(c, value_set=self.items, skip_nulls=True) for c in self.column.chunks]
+            self._codes = pa.chunked_array(chunks, pa.int32())
+        return self._codes
 
     def spread(self, values: pa.Array) -> pa.Array | pa.ChunkedArray:
         "Values for the words become values for the cells."
-        return values if self.codes is None else pc.take(values, self.codes)
+        if values is self.items:
+            return self.column
+        return pc.take(values, self.codes) if self.once else values
 
     def count(self, mask: pa.Array) -> int:
         "How many cells a mask over the words concerns."
-        if self.weights is None:
+        if not self.once or not pc.any(mask).as_py():
             return int(pc.sum(mask).as_py() or 0)
-        return int(self.weights[mask.fill_null(False).to_numpy(zero_copy_only=False)].sum())
+        if self._weights is None:
+            known = self.codes.drop_null().to_numpy()
+            self._weights = np.bincount(known, minlength=len(self.items))
+        return int(self._weights[mask.fill_null(False).to_numpy(zero_copy_only=False)].sum())
 
-
-def make_words(
-    column: pa.ChunkedArray,  # of strings
-) -> Words:
-    "Look at the beginning of a column, and choose between words and cells."
-    column = column.cast(pa.large_string())
-    head = column.slice(0, 20_000)
-    if len(head) > 200 and pc.count_distinct(head).as_py() > 0.2 * len(head):
-        return Words(_joined(column), None, None)
-    coded = column.dictionary_encode()
-    chunks = [c for c in coded.chunks if len(c)]
-    items = chunks[0].dictionary if chunks else pa.array([], pa.large_string())
-    codes = pa.chunked_array([c.indices for c in chunks], pa.int32())
-    known = codes.drop_null().to_numpy()
-    return Words(items, codes, np.bincount(known, minlength=len(items)))
-
-
+# %% ../../nbs/05_data.typing.ipynb #a2119507
 def _joined(column: pa.ChunkedArray) -> pa.Array:
     "A column in one piece."
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
-# %% ../../nbs/05_data.typing.ipynb #bed60dda
+# %% ../../nbs/05_data.typing.ipynb #a2c35ba1
 @dataclass(frozen=True)
 class TypeOptions:
     "How words are to be understood."
@@ -100,6 +103,7 @@ class TypeOptions:
     date_format: Any = None  # a strftime format, a list of them, "day first", "month first", "text", or a mapping by column
     missing_values: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     day_first: bool | None = None  # what other columns of the table showed
+    from_text: bool = False  # the parser has made dates of text already
 
     def marks(self, column: str) -> list[str] | None:
         "The caller's marks for a column; None leaves them to be recognised."
@@ -112,7 +116,7 @@ class TypeOptions:
         "The caller's date format for a column."
         return self.date_format.get(column) if isinstance(self.date_format, Mapping) else self.date_format
 
-# %% ../../nbs/05_data.typing.ipynb #fac70fee
+# %% ../../nbs/05_data.typing.ipynb #572ffdb3
 _IN_TEXT = ("?", "-", "--", "---", ".", "..", "...", "–", "—", "#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "#NUM!", "n.a.", "N.A.", "k.A.")
 _STRONG, _ALL, _TEXT = (pa.array(list(x), pa.large_string()) for x in (STRONG_MARKS, (*STRONG_MARKS, *WEAK_MARKS), (*STRONG_MARKS, *_IN_TEXT)))
 
@@ -122,7 +126,10 @@ def trim(
 ) -> pa.Array:  # without blanks around them; nothing left means missing
     "Remove blanks at both ends, the unbreakable ones too."
     trimmed = pc.utf8_trim_whitespace(items)
-    empty = pc.equal(pc.binary_length(trimmed), 0)
+    before, after = pc.binary_length(items), pc.binary_length(trimmed)
+    if pc.sum(before).as_py() == pc.sum(after).as_py() and not pc.any(pc.equal(after, 0)).as_py():
+        return items
+    empty = pc.equal(after, 0)
     return pc.if_else(empty, pa.scalar(None, pa.large_string()), trimmed) if pc.any(empty).as_py() else trimmed
 
 
@@ -205,17 +212,17 @@ def _cast_numbers(items: pa.Array) -> pa.Array:
         return pc.cast(items, pa.int64())
     return pc.cast(items, pa.float64())
 
-# %% ../../nbs/05_data.typing.ipynb #71824220
+# %% ../../nbs/05_data.typing.ipynb #fadd5837
 def _kept_as_codes(words: Words, rest: pa.Array, column: str) -> list[Note]:
     "Notes when the digits of a column are codes and not numbers."
     for pattern, why in ((_PADDED, "zeros in front would be lost in a number"), (_TOO_LONG, "a number would lose the last digits")):
         mask = pc.match_substring_regex(rest, pattern)
         if pc.any(mask).as_py():
             example = rest.filter(mask)[0].as_py()
-            return [Note("digits kept as text", f"{example!r} and the like", column, words.count(mask), why, "columns: kinds")]
+            return [Note("digits kept as text", f"{example!r} and the like", column, words.count(mask), why, "kinds: numeric in the problem")]
     return []
 
-
+# %% ../../nbs/05_data.typing.ipynb #ddf2b233
 def to_numbers(
     words: Words,  # the column
     items: pa.Array,  # its words without blanks and missing marks
@@ -227,6 +234,8 @@ def to_numbers(
     decimal, thousands, units, share = _find_custom(sample, options)
     if share < 0.5:
         return None, []
+    if share == 1.0 and any(re.match(_PADDED, w) for w in sample):
+        return None, _kept_as_codes(words, items, column)
     pattern = _number_pattern(decimal, thousands)
     pattern = rf"^[-+]?(?:[$€£¥]\s?)?{pattern}(?:{_UNIT})?$" if units else rf"^(?:{pattern}|(?i:[-+]?(?:inf|infinity)))$"
     good = pc.match_substring_regex(items, pattern)
@@ -240,12 +249,22 @@ def to_numbers(
         return None, codes
     notes = []
     if units:
-        notes.append(Note("units removed", f"{sample[0]!r} is read as {_bare(pa.array(sample[:1]), decimal, thousands, True)[0].as_py()}", column, 0, "all cells are numbers with a sign of currency or percent"))
+        notes.append(
+            Note(
+                "units removed",
+                f"{sample[0]!r} is read as {_bare(pa.array(sample[:1]), decimal, thousands, True)[0].as_py()}",
+                column,
+                0,
+                "all cells are numbers with a sign of currency or percent",
+            )
+        )
     if (decimal, thousands) != (options.decimal, options.thousands) and not pc.all(pc.match_substring_regex(items, r"^[-+]?\d+$")).as_py():
-        notes.append(Note("numbers", f"decimal mark {decimal!r}, thousands mark {thousands!r}", column, 0, "only so are all cells numbers", "decimal, thousands"))
+        notes.append(
+            Note("numbers", f"decimal mark {decimal!r}, thousands mark {thousands!r}", column, 0, "only so are all cells numbers", "decimal, thousands")
+        )
     return _cast_numbers(_bare(items, decimal, thousands, units)), notes
 
-
+# %% ../../nbs/05_data.typing.ipynb #b59981fb
 def _sample(items: pa.Array, size: int = 500) -> list[str]:
     "Words that are there, evenly spaced."
     known = items.drop_null()
@@ -257,7 +276,9 @@ _MONTH = "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|au
 _TIME = re.compile(r"(?P<gap>[T ]| ?, ?)(?P<hm>\d{1,2}:\d{2})(?P<s>:\d{2})?(?P<f>[.]\d{1,9})?(?P<p> ?[AaPp][Mm])?(?P<z> ?(?:Z|[+-]\d{2}:?\d{2}))?")
 _YEAR_FIRST = re.compile(r"\d{4}(?P<a>[-/.])\d{1,2}(?:(?P=a)\d{1,2})?")
 _YEAR_LAST = re.compile(r"\d{1,2}(?P<a>[-/.])\d{1,2}(?P=a)(?P<y>\d{4}|\d{2})")
-_NAMED = re.compile(rf"(?:(?P<d>\d{{1,2}})(?P<a>[- /.]|\. ))?(?P<m>{_MONTH})(?P<b>[- /.]| ?, ?)(?:(?P<d2>\d{{1,2}})(?P<c>, ?| ))?(?P<y>\d{{4}}|\d{{2}})", re.IGNORECASE)
+_NAMED = re.compile(
+    rf"(?:(?P<d>\d{{1,2}})(?P<a>[- /.]|\. ))?(?P<m>{_MONTH})(?P<b>[- /.]| ?, ?)(?:(?P<d2>\d{{1,2}})(?P<c>, ?| ))?(?P<y>\d{{4}}|\d{{2}})", re.IGNORECASE
+)
 
 
 def _time_format(text: str) -> str | None:
@@ -294,7 +315,7 @@ def date_format_of(
             return head + tail
     return None
 
-# %% ../../nbs/05_data.typing.ipynb #44ed44aa
+# %% ../../nbs/05_data.typing.ipynb #4cb0401f
 def _order(items: pa.Array) -> tuple[bool | None, int, int]:
     "Whether the day comes first (None: cannot be told), and how many words say so and say the opposite."
     parts = pc.extract_regex(items, r"^(?P<a>\d{1,2})[-/.](?P<b>\d{1,2})[-/.]\d{2,4}")
@@ -308,7 +329,7 @@ def _decide_order(items: pa.Array, formats: set[str], asked: Any, options: TypeO
         return asked == "day first", "date_format", ""
     order, first, second = _order(items)
     if order is not None:
-        return order, f"{max(first, second):,} values have a number above 12 there", ""
+        return order, f"{max(first, second):,} different values have a number above 12 there", ""
     if first and second:
         return None, "", f"{first:,} values can only be day first, {second:,} only month first"
     if options.day_first is not None:
@@ -316,7 +337,7 @@ def _decide_order(items: pa.Array, formats: set[str], asked: Any, options: TypeO
     points = any("#1." in f for f in formats)
     return points, "no value decides it; " + ("dates with points usually begin with the day" if points else "taken as month first, as pandas does"), ""
 
-# %% ../../nbs/05_data.typing.ipynb #4b2e6b97
+# %% ../../nbs/05_data.typing.ipynb #23031af9
 _RANGE = (pd.Timestamp("1677-09-22"), pd.Timestamp("2262-04-11"))
 
 
@@ -334,6 +355,12 @@ def to_nanoseconds(
 
 def _parse(items: pa.Array, formats: list[str]) -> pd.Series:
     "Dates in any of several formats; NaT for what follows none."
+    if len(items) > 20_000:  # dates repeat
+        coded = items.dictionary_encode()
+        parsed = _parse(coded.dictionary, formats) if len(coded.dictionary) <= 20_000 else None
+        if parsed is not None:
+            codes = coded.indices.fill_null(len(parsed)).to_numpy()
+            return pd.concat([parsed, pd.Series([pd.NaT], dtype=parsed.dtype)], ignore_index=True).take(codes).reset_index(drop=True)
     words = items.to_pandas()
     done: pd.Series | None = None
     for form in formats:
@@ -346,7 +373,7 @@ def _parse(items: pa.Array, formats: list[str]) -> pd.Series:
     assert done is not None
     return done
 
-# %% ../../nbs/05_data.typing.ipynb #8002b27f
+# %% ../../nbs/05_data.typing.ipynb #c20e9af5
 def _formats(items: pa.Array, asked: Any, options: TypeOptions) -> tuple[list[str], str, str]:
     "Formats to parse with (none: no dates), the reason, and what to tell when the column is left as text."
     if asked and asked not in ("day first", "month first"):
@@ -369,7 +396,7 @@ def _formats(items: pa.Array, asked: Any, options: TypeOptions) -> tuple[list[st
     order = "" if days is None else ("day first" if days else "month first")
     return sorted(f.replace("#1", first).replace("#2", second) for f in known), f"{order}: {why}" if order else why, ""
 
-
+# %% ../../nbs/05_data.typing.ipynb #e401e3cf
 def to_dates(
     words: Words,
     items: pa.Array,  # without blanks and missing marks
@@ -389,19 +416,36 @@ def to_dates(
     lost = parsed.isna().to_numpy() & items.is_valid().to_numpy(zero_copy_only=False)
     if lost.any():
         if isinstance(options.date_format, Mapping) and asked:
-            raise DataError(f"date_format={asked!r} does not fit {int(lost.sum()):,} values of {column!r}, such as {items[int(np.argmax(lost))].as_py()!r}. Give another format, a list of formats, or 'text'.")
+            raise DataError(
+                f"date_format={asked!r} does not fit {int(lost.sum()):,} values of {column!r}, "
+                f"such as {items[int(np.argmax(lost))].as_py()!r}. Give another format, a list of formats, or 'text'."
+            )
         shown = repr(items[int(np.argmax(lost))].as_py())
         what = f"{words.count(pa.array(lost)):,} cells such as {shown} are no dates"
         return None, [] if asked else [Note("dates mixed with words, kept as text", what, column, 0, f"the others are written {formats[0]}", "missing_values")]
     values, beyond = to_nanoseconds(parsed)
     notes = [Note("dates", formats[0] if len(formats) == 1 else " or ".join(formats), column, 0, why or "all cells are written so", "date_format")]
     if beyond:
-        notes.append(Note("dates beyond 1677 to 2262, read as missing", "dates", column, beyond, "they do not fit in 64 bits of nanoseconds", "date_format='text'"))
+        notes.append(
+            Note("dates beyond 1677 to 2262, read as missing", "dates", column, beyond, "they do not fit in 64 bits of nanoseconds", "date_format='text'")
+        )
     return values, notes
 
-# %% ../../nbs/05_data.typing.ipynb #aff21404
+# %% ../../nbs/05_data.typing.ipynb #21f07f67
+_DIGIT = re.compile(r"\d|true$|false$|[-+]?inf", re.IGNORECASE)
+
+
+def _plainly_text(items: pa.Array, marks: Any, asked: Any) -> bool:
+    "Whether hardly a word of a sample could be part of a number, a date or a truth value."
+    known = set(marks if isinstance(marks, list) else marks.to_pylist())
+    sample = [w for w in _sample(items) if w not in known]
+    return not asked and bool(sample) and 2 * sum(bool(_DIGIT.search(w)) for w in sample) < len(sample)
+
+
 def _typed(words: Words, items: pa.Array, name: str, options: TypeOptions, marks: Any) -> tuple[pa.Array | None, list[Note], list[Note]]:
     "Numbers, dates or truth values for the words with the marks taken out; None when they are none of these."
+    if _plainly_text(items, marks, options.date(name)):
+        return None, [], []
     rest, missing = _without_marks(words, items, marks, name)
     if rest.null_count == len(rest):
         return None, [], missing
@@ -411,7 +455,7 @@ def _typed(words: Words, items: pa.Array, name: str, options: TypeOptions, marks
         values, notes = to_dates(words, rest, name, options)
     if values is None and not notes:
         folded = pc.utf8_lower(rest) if len(rest) <= 1_000 else None
-        if folded is not None and set(pc.unique(folded).to_pylist()) == {"true", "false"}:
+        if folded is not None and set(pc.unique(folded.drop_null()).to_pylist()) == {"true", "false"}:
             values = pc.equal(folded, "true")
     return values, notes, missing
 
@@ -426,25 +470,29 @@ def _as_text(words: Words, items: pa.Array, name: str, options: TypeOptions) -> 
         wanted = _TEXT.filter(pc.invert(_is_mark(_TEXT, ["-", "--", "---", "–", "—"])))
     return _without_marks(words, items, wanted, name)
 
-# %% ../../nbs/05_data.typing.ipynb #39ddcc84
+# %% ../../nbs/05_data.typing.ipynb #79ae27bf
 def type_words(
     column: pa.ChunkedArray,  # strings as parsed
     name: str,  # the column's name
     options: TypeOptions,
 ) -> tuple[pa.Array | pa.ChunkedArray, list[Note]]:  # typed values in place, and what was done
     "Give a column of text the type that all its cells agree on."
-    words = make_words(column)
+    words = Words(column)
     items = trim(words.items)
     notes: list[Note] = []
-    moved = pc.and_(pc.not_equal(pc.binary_length(items), pc.binary_length(words.items)), items.is_valid())
-    if pc.any(moved).as_py():
-        notes.append(Note("blanks around words removed", "blanks", name, words.count(moved), "they are rarely meant"))
+    if items is not words.items:
+        hidden = words.count(pc.and_(items.is_null(), pc.and_(words.items.is_valid(), pc.greater(pc.binary_length(words.items), 0))))
+        if hidden:
+            notes.append(Note("missing", "cells of blanks only", name, hidden, "nothing visible stands in them"))
+        moved = words.count(pc.and_(pc.not_equal(pc.binary_length(items), pc.binary_length(words.items)), items.is_valid()))
+        if moved:
+            notes.append(Note("blanks around words removed", "blanks", name, moved, "they are rarely meant"))
     if items.null_count == len(items):
         return pa.nulls(len(column), pa.float64()), notes
     own = options.marks(name)
     values, found, missing = _typed(words, items, name, options, _ALL if own is None else own)
     if values is not None and pa.types.is_boolean(values.type) and (missing or items.null_count or column.null_count):
-        values = None
+        values = pc.if_else(values, "True", "False").cast(pa.large_string())  # pandas' truth values cannot be missing
     if values is not None:
         return words.spread(values), notes + found + missing
     text, missing = _as_text(words, items, name, options)
