@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "missing_figure": "mlbench.eda.views",
         "quality_report": "mlbench.eda.quality",
         "quality_sentence": "mlbench.eda.quality",
+        "quality_table": "mlbench.eda.quality",
         "strength_figure": "mlbench.eda.views",
         "strengths": "mlbench.eda.strength",
     },

@@ -14,7 +14,7 @@ from ..data.schema import Column, Schema, canonical_text
 from .strength import sample_rows
 
 # %% auto #0
-__all__ = ['SUSPECTS', 'FIGURES', 'outlier_share', 'skewness', 'placeholders', 'number_share', 'quality_report',
+__all__ = ['SUSPECTS', 'FIGURES', 'outlier_share', 'skewness', 'placeholders', 'number_share', 'quality_report', 'quality_table',
            'quality_sentence']
 
 # %% ../../nbs/21_eda.quality.ipynb #64feafa1
@@ -148,6 +148,18 @@ def quality_report(
     report = pd.DataFrame(rows).reindex(columns=FIGURES)
     report.attrs["rows"] = len(at)
     return report
+
+# %% ../../nbs/21_eda.quality.ipynb #08d4ec3f
+def quality_table(
+    report: pd.DataFrame,  # from `quality_report`
+) -> pd.DataFrame:  # text, what deserves a look first
+    "The quality report as people read it."
+    table = report.assign(what=report["notes"], order=report["notes"] == "").sort_values("order", kind="stable")
+    share = lambda name: ["" if pd.isna(v) or v == 0 else percent(v) for v in table[name]]
+    plain = lambda name: ["" if pd.isna(v) else number(v) for v in table[name]]
+    shown = {"column": table["column"], "kind": table["kind"], "notes": table["what"], "missing": share("missing"), "different values": table["unique"]}
+    shown |= {"most frequent": table["common"], "its share": share("common_share"), "lowest": plain("low"), "median": plain("median"), "highest": plain("high")}
+    return pd.DataFrame(shown | {"far out": share("outliers"), "skewness": plain("skew"), "in rare categories": share("rare")}).reset_index(drop=True)
 
 # %% ../../nbs/21_eda.quality.ipynb #71ef56f7
 def quality_sentence(

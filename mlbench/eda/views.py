@@ -66,7 +66,7 @@ def wilson_interval(
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
-# %% ../../nbs/23_eda.views.ipynb #d3bb60fb
+# %% ../../nbs/23_eda.views.ipynb #02b85ee3
 def _number_groups(values: pd.Series, groups: int) -> tuple[np.ndarray, list[str]]:
     "Quantile groups of numbers or dates."
     dates = pd.api.types.is_datetime64_any_dtype(values)
@@ -87,7 +87,7 @@ def group_column(
     kind: str | None = None,  # its kind; None finds out
     groups: int = 10,  # of numbers; of words two more, the rarer ones joined
 ) -> tuple[np.ndarray, list[str]]:  # group of each row, and the groups' names
-    "Cut a column into groups that a person can look at; missing values are a group."
+    "Cut a column into groups that a person can look at; missing and infinite values are a group."
     kind = kind or infer_column(series).kind
     if kind == "numeric" or (kind == "date" and pd.api.types.is_datetime64_any_dtype(series.dtype)):
         values = series if kind == "date" else pd.to_numeric(series, errors="coerce").astype("float64").replace([np.inf, -np.inf], np.nan)
@@ -99,7 +99,7 @@ def group_column(
         codes = words.map({w: i for i, w in enumerate(frequent)}).fillna(len(frequent)).astype(int).to_numpy()
         codes = np.where(words.isna(), len(frequent) + rest, codes)
         names = [str(w) for w in frequent] + (["all others"] if rest else [])
-    return codes, names + (["missing"] if series.isna().any() else [])
+    return codes, names + (["missing"] if len(codes) and codes.max() == len(names) else [])
 
 # %% ../../nbs/23_eda.views.ipynb #12daa003
 def _group_figures(codes: np.ndarray, k: int, y: np.ndarray, target: Target) -> pd.DataFrame:
