@@ -123,7 +123,16 @@ def slice_column(
     sensitive = [c for c in evaluation.problem.columns.sensitive if c in evaluation.frame]
     return sensitive[0] if sensitive else next(c for c in evaluation.frame if c != evaluation.target.name)
 
-# %% ../../nbs/62_evaluation.slices.ipynb #da44dc2c
+# %% ../../nbs/62_evaluation.slices.ipynb #f4cb7273
+def _computable(evaluation: Evaluation, column: str, name: str) -> tuple[str, pd.DataFrame]:
+    "The metric that is drawn and its slices: the one asked for, or one that every slice has."
+    table = slice_table(evaluation, column, name).dropna(subset="value")
+    always = "mae" if evaluation.target.task == "regression" else "log_loss"
+    if len(table) >= 2 or name == always:
+        return name, table
+    return always, slice_table(evaluation, column, always).dropna(subset="value")
+
+# %% ../../nbs/62_evaluation.slices.ipynb #0fb3ce7d
 def slice_figure(
     evaluation: Evaluation,
     column: str,  # any column of the judged rows
@@ -132,10 +141,9 @@ def slice_figure(
     "A metric in each slice of a column, with intervals; the line is all rows together."
     import plotly.graph_objects as go
 
-    name = name or evaluation.problem.metric
-    table = slice_table(evaluation, column, name).dropna(subset="value")
+    name, table = _computable(evaluation, column, name or evaluation.problem.metric)
     if table.empty:
-        return figure_layout(go.Figure(), f"{name} cannot be computed within slices of {column}: too few rows, or one class only", height=140)
+        return figure_layout(go.Figure(), f"The slices of {column} have too few rows to be scored", height=140)
     whole = evaluate_metric(name, evaluation.y, evaluation.p, evaluation.threshold)
     better = metric(name).greater_is_better
     worst = table.loc[table["value"].idxmin() if better else table["value"].idxmax()]
