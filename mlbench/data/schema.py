@@ -114,8 +114,9 @@ def _look(series: pd.Series) -> Look:
         unique, counts = int(values.nunique()), None
     return Look(str(series.name), values, len(series), counts, unique, _even_sample(values))
 
-# %% ../../nbs/06_data.schema.ipynb #7587061b
+# %% ../../nbs/06_data.schema.ipynb #82740d30
 _IDENTIFIER = re.compile(r"(?:^|_)(?:id|ids|uuid|guid|identifier|key|number|nr|no)$|^id_")
+_TIME_INDEX = re.compile(r"(?:^|_)(?:t|time|step|day|week|month|quarter|year|period|hour|minute|second)s?(?:_|$)")
 _STRICT_IDENTIFIER = re.compile(r"(?:^|_)(?:id|uuid|guid|identifier)$|^id_")
 
 
@@ -126,7 +127,7 @@ def plain_name(
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name).strip())
     return re.sub(r"[^0-9a-zA-Z]+", "_", apart).strip("_").lower()
 
-# %% ../../nbs/06_data.schema.ipynb #b5130cb1
+# %% ../../nbs/06_data.schema.ipynb #70b33b4b
 def _numbers_kind(look: Look) -> tuple[str, str]:
     "Kind and reason of a column of numbers with at least two different values."
     values, n = look.values, len(look.values)
@@ -135,8 +136,9 @@ def _numbers_kind(look: Look) -> tuple[str, str]:
         return "boolean", f"two values, {_word(low)} and {_word(high)}"
     plain = plain_name(look.name)
     named, whole = _IDENTIFIER.search(plain), look.unique > 20 and bool((_even_sample(values) % 1 == 0).all())
-    if whole and look.unique == n and (named or high - low == n - 1):
-        return "identifier", "every row has its own number" + ("" if high - low == n - 1 else ", and the name says so")
+    running = high - low == n - 1 and not _TIME_INDEX.search(plain)
+    if whole and look.unique == n and (named or running):
+        return "identifier", "every row has its own number" + ("" if running else ", and the name says so")
     if named and _STRICT_IDENTIFIER.search(plain) and bool((_even_sample(values) % 1 == 0).all()):
         if look.unique > max(MAX_CATEGORIES, 0.05 * n):
             return "identifier", f"the name says so, and a value stands in {n / look.unique:.1f} rows on average"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['target_title', 'target_figure', 'column_figure', 'split_title', 'split_figure']
 
-# %% ../../nbs/15_problem.figures.ipynb #0467c491
+# %% ../../nbs/15_problem.figures.ipynb #c90f4da4
 def _bins(values: np.ndarray, most: int = 40) -> tuple[np.ndarray, np.ndarray, bool]:
     "Centres and edges of a histogram; whether far values were left out."
     low, high = float(values.min()), float(values.max())
@@ -31,8 +31,9 @@ def _bins(values: np.ndarray, most: int = 40) -> tuple[np.ndarray, np.ndarray, b
     if cut:
         low, high = float(inner_low), float(inner_high)
     whole = bool((values % 1 == 0).all())
-    if whole and high - low < most:
-        edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    if whole:
+        width = int(np.ceil((high - low + 1) / most))
+        edges = np.arange(np.floor(low), np.ceil(high) + width + 1, width) - 0.5
     else:
         edges = np.linspace(low, high if high > low else low + 1, most + 1)
     return (edges[:-1] + edges[1:]) / 2, edges, cut
@@ -46,7 +47,7 @@ def _counts(words: pd.Series, most: int = 20) -> tuple[list[str], list[int]]:
         names, values = [*names, f"({len(counts) - most} others)"], [*values, int(counts.iloc[most:].sum())]
     return names, values
 
-# %% ../../nbs/15_problem.figures.ipynb #7e0e2078
+# %% ../../nbs/15_problem.figures.ipynb #ace17c4a
 def target_title(
     series: pd.Series,  # target of some rows
     target: Target,  # what it means
@@ -57,7 +58,7 @@ def target_title(
         low, middle, high = values.quantile([0.05, 0.5, 0.95])
         skew = float(values.skew()) if len(values) > 2 else 0.0
         tail = ", with a long tail to the right" if skew > 1 else ", with a long tail to the left" if skew < -1 else ""
-        return f"{target.name} is {number(float(middle))} in the middle; nine in ten lie between {number(float(low))} and {number(float(high))}{tail}"
+        return f"{target.name}: half are below {number(float(middle))}, nine in ten between {number(float(low))} and {number(float(high))}{tail}"
     counts = canonical_text(series).value_counts()
     if target.positive is not None:
         return f"{percent(counts.get(target.positive, 0) / counts.sum())} of {plural(int(counts.sum()), 'row')} have {target.name} = {target.positive}"
@@ -87,7 +88,7 @@ def target_figure(
     figure.update_xaxes(type="category")
     return figure_layout(figure, target_title(series, target), target.name, "rows")
 
-# %% ../../nbs/15_problem.figures.ipynb #eba57e4b
+# %% ../../nbs/15_problem.figures.ipynb #ffc7c6db
 def _column_title(series: pd.Series, column: Column) -> str:
     "What there is to see in a column."
     missing = f"; {percent(float(series.isna().mean()))} missing" if bool(series.isna().any()) else ""
@@ -96,6 +97,10 @@ def _column_title(series: pd.Series, column: Column) -> str:
         if len(values):
             low, middle, high = values.quantile([0.05, 0.5, 0.95])
             return f"{column.name}: half are below {number(float(middle))}, nine in ten between {number(float(low))} and {number(float(high))}{missing}"
+    if column.kind == "date":
+        days = pd.to_datetime(series, errors="coerce", utc=True).dropna()
+        if len(days):
+            return f"{column.name}: from {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}{missing}"
     counts = canonical_text(series).value_counts()
     if counts.empty:
         return f"{column.name} has no value in any row"
@@ -136,7 +141,7 @@ def column_figure(
     figure = figure_layout(go.Figure(bars), _column_title(series, column), name, "rows")
     return figure.update_xaxes(type="category") if column.kind in ("categorical", "boolean", "constant") else figure
 
-# %% ../../nbs/15_problem.figures.ipynb #d334273c
+# %% ../../nbs/15_problem.figures.ipynb #f590c23c
 def split_title(
     split: Split,  # of `make_split`
 ) -> str:
@@ -147,7 +152,7 @@ def split_title(
         return f"{rows}: the test begins on {split.facts['test_from'][:10]}"
     if train and test:
         gap = max(abs(train.get(k, 0) - test.get(k, 0)) for k in {*train, *test})
-        return f"{rows}; the shares of the classes differ by {percent(gap)} at most"
+        return rows + (f"; class shares differ by up to {percent(gap)}" if gap >= 0.001 else "; the classes have equal shares in both")
     return rows
 
 

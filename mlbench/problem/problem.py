@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['KindName', 'TASKS', 'SERVED_TASKS', 'DataSpec', 'ColumnsSpec', 'SplitSpec', 'ConstraintsSpec', 'Problem']
 
-# %% ../../nbs/12_problem.problem.ipynb #a27d7f98
+# %% ../../nbs/12_problem.problem.ipynb #868a2ddd
 class _Section(BaseModel):
     "A part of problem.yaml: unknown keys are refused."
 
@@ -52,6 +52,9 @@ class DataSpec(_Section):
     def options(self) -> dict[str, Any]:
         "What was set besides the source, as keywords of `read_table`."
         return {k: v for k, v in self.model_dump().items() if k != "source" and v is not None}
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return [("source", mask_url(self.source)), *self.options.items()]
 
 # %% ../../nbs/12_problem.problem.ipynb #92fb7214
 KindName = Literal["numeric", "categorical", "boolean", "date", "text", "image", "identifier", "constant"]
@@ -313,7 +316,7 @@ def _load(
         raise ProblemError(f"there is no {file.name} in {file.parent.resolve()}. Make a project with: mlbench new NAME --data FILE --target COLUMN")
     return cls.from_dict(read_yaml(file), base=file.parent, where=file.name)
 
-# %% ../../nbs/12_problem.problem.ipynb #7dd27b50
+# %% ../../nbs/12_problem.problem.ipynb #3f5e7700
 class Problem(_Section):
     "What is to be found out, from which data, and when the answer is good enough."
 
@@ -337,6 +340,8 @@ class Problem(_Section):
 
     def __repr__(self) -> str:
         return repr(_facts(self))
+
+    __str__ = __repr__
 
     @property
     def base(self) -> Path:
