@@ -51,8 +51,8 @@ CARD_SCHEMA = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _obj
     }
 )
 
-# %% ../../nbs/92_chain.cards.ipynb #a84b6376
-_TYPES = {"string": str, "integer": int, "number": (int, float), "array": list, "object": dict, "boolean": bool, "null": type(None)}
+# %% ../../nbs/92_chain.cards.ipynb #fb712916
+_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": (int, float), "array": list, "object": dict, "boolean": bool, "null": type(None)}
 
 
 def _is_type(value: Any, name: str) -> bool:

@@ -164,7 +164,7 @@ class Execution:
 
     begin, save, cell_started, cell_ended, tell = _begin, _save, _cell_started, _cell_ended, _tell
 
-# %% ../../nbs/93_chain.engine.ipynb #c7819ef6
+# %% ../../nbs/93_chain.engine.ipynb #63a7ed3a
 def _socket_folder() -> Path:
     "A new folder with a short path."
     made = tempfile.mkdtemp(prefix="mlb-")
@@ -190,6 +190,11 @@ class KernelManager(AsyncKernelManager):
         "How a kernel is started."
         argv = [sys.executable, "-c", "from mlbench.chain.kernel import main; main()", "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name="Python 3", language="python", interrupt_mode="signal")
+
+    async def _async_interrupt_kernel(self) -> None:
+        "Interrupt what runs; nothing runs when the kernel is asked to end."
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
 
     def exit_code(self) -> int | None:
         "The code that the kernel's process ended with; None while it runs."

@@ -121,13 +121,14 @@ def _trees(self: Notebook) -> list[ast.Module]:
                 raise UsageError(f"{self.path.name}, cell {cell.number} is not Python: {error.msg} ({line})") from None
     return trees
 
-# %% ../../nbs/90_chain.notebooks.ipynb #f658b042
+# %% ../../nbs/90_chain.notebooks.ipynb #99db563e
 @dataclass(frozen=True)
 class Notebook:
     "A notebook of the chain."
 
     path: Path
     cells: tuple[Cell, ...]
+    text: str = ""  # the file as it was read
 
     parameters_cell = _parameters_cell
 
@@ -162,15 +163,15 @@ class Notebook:
         "Hash of what the code means."
         return sha256_text("\n".join(ast.dump(t) for t in self.trees))
 
-# %% ../../nbs/90_chain.notebooks.ipynb #26df213c
+# %% ../../nbs/90_chain.notebooks.ipynb #5f8dc62b
 def read_notebook(
     path: str | Path,  # an .ipynb file of format 4
 ) -> Notebook:  # its cells
     "Read a notebook without its outputs."
     path = Path(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return Notebook(path, tuple(_cells(raw["cells"])))
+        text = path.read_text(encoding="utf-8")
+        return Notebook(path, tuple(_cells(json.loads(text)["cells"])), text)
     except FileNotFoundError:
         raise UsageError(f"There is no notebook {path}.") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -43,13 +43,14 @@ class Kind:
             return f"{self.inner[0]} or null"
         return f"{self.name}[{', '.join(map(str, self.inner))}]" if self.inner else self.name
 
-# %% ../../nbs/90_chain.parameters.ipynb #25e04732
+# %% ../../nbs/90_chain.parameters.ipynb #43e7034c
 def _constant(node: ast.expr) -> Any:
     "A plain constant, with a minus in front where there is one."
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        return -node.operand.value
+        value: Any = node.operand.value
+        return -value
     raise ValueError(f"{ast.unparse(node)} is not a plain value")
 
 # %% ../../nbs/90_chain.parameters.ipynb #2e810393
