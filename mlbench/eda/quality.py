@@ -149,17 +149,20 @@ def quality_report(
     report.attrs["rows"] = len(at)
     return report
 
-# %% ../../nbs/21_eda.quality.ipynb #08d4ec3f
+# %% ../../nbs/21_eda.quality.ipynb #0ad4e312
 def quality_table(
     report: pd.DataFrame,  # from `quality_report`
 ) -> pd.DataFrame:  # text, what deserves a look first
     "The quality report as people read it."
-    table = report.assign(what=report["notes"], order=report["notes"] == "").sort_values("order", kind="stable")
+    table = report.assign(order=report["notes"] == "").sort_values("order", kind="stable")
     share = lambda name: ["" if pd.isna(v) or v == 0 else percent(v) for v in table[name]]
-    plain = lambda name: ["" if pd.isna(v) else number(v) for v in table[name]]
-    shown = {"column": table["column"], "kind": table["kind"], "notes": table["what"], "missing": share("missing"), "different values": table["unique"]}
-    shown |= {"most frequent": table["common"], "its share": share("common_share"), "lowest": plain("low"), "median": plain("median"), "highest": plain("high")}
-    return pd.DataFrame(shown | {"far out": share("outliers"), "skewness": plain("skew"), "in rare categories": share("rare")}).reset_index(drop=True)
+    frequent = [f"{c} ({percent(s)})" if c else "" for c, s in zip(table["common"], table["common_share"])]
+    ends = zip(table["low"], table["median"], table["high"])
+    spread = ["" if pd.isna(low) else f"{number(low)} to {number(high)}, median {number(middle)}" for low, middle, high in ends]
+    shown = {"column": table["column"], "kind": table["kind"], "notes": table["notes"], "missing": share("missing")}
+    shown |= {"values": table["unique"], "most frequent": frequent, "range": spread, "far out": share("outliers")}
+    shown |= {"skewness": ["" if pd.isna(v) else number(v) for v in table["skew"]], "in rare categories": share("rare")}
+    return pd.DataFrame(shown).reset_index(drop=True)
 
 # %% ../../nbs/21_eda.quality.ipynb #71ef56f7
 def quality_sentence(

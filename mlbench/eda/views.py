@@ -101,7 +101,7 @@ def group_column(
         names = [str(w) for w in frequent] + (["all others"] if rest else [])
     return codes, names + (["missing"] if len(codes) and codes.max() == len(names) else [])
 
-# %% ../../nbs/23_eda.views.ipynb #12daa003
+# %% ../../nbs/23_eda.views.ipynb #359cdb6d
 def _group_figures(codes: np.ndarray, k: int, y: np.ndarray, target: Target) -> pd.DataFrame:
     "Rows, value and interval of every group: share of the positive class, or mean of a quantity."
     n = np.bincount(codes, minlength=k)
@@ -124,9 +124,14 @@ def _points_over_rows(names: list[str], table: pd.DataFrame, scale: float, what:
     up, down = scale * (table["high"] - table["value"]), scale * (table["value"] - table["low"])
     bars_of_error = {"array": up, "arrayminus": down, "color": GOOD, "thickness": 1.5}
     points = go.Scatter(x=x, y=scale * table["value"], mode="markers", marker={"color": GOOD, "size": 9}, name=what, error_y=bars_of_error)
-    figure = go.Figure([bars, points])
-    figure.update_layout(yaxis2={"overlaying": None, "side": "right", "showgrid": False, "title": {"text": "rows"}}, yaxis={"overlaying": "y2"})
-    return figure
+    return go.Figure([bars, points])
+
+
+def _two_axes(figure: go.Figure, shares: bool) -> go.Figure:
+    "The target on the left in front, rows on the right behind; shares start at zero."
+    figure.update_layout(yaxis={"overlaying": "y2", "tickmode": "auto"} | ({"rangemode": "tozero"} if shares else {}))
+    right = {"side": "right", "showgrid": False, "title": {"text": "rows", "standoff": 8}, "rangemode": "tozero", "automargin": True}
+    return figure.update_layout(yaxis2=right, margin={"r": 72})
 
 # %% ../../nbs/23_eda.views.ipynb #25b449b7
 def _mix_figure(codes: np.ndarray, names: list[str], y: np.ndarray, target: Target) -> go.Figure:
@@ -164,7 +169,7 @@ def _most_moved(codes: np.ndarray, names: list[str], y: np.ndarray, target: Targ
     most = int(np.argmax(reach))
     return _contrast(names, tables[most], column, f"{target.name} {target.classes[most]}", percent)
 
-# %% ../../nbs/23_eda.views.ipynb #1f8b54ca
+# %% ../../nbs/23_eda.views.ipynb #6b14ccf2
 def column_against_target(
     frame: pd.DataFrame,  # rows
     column: str,  # what to look at
@@ -186,7 +191,8 @@ def column_against_target(
     scale, what = (100.0, f"{target.positive} (%)") if target.classes else (1.0, f"mean of {target.name}")
     figure = _points_over_rows(names, table, scale, what)
     said, show = (target.positive, percent) if target.classes else (target.name, number)
-    return figure_layout(figure, _contrast(names, table, column, said, show), x=column, y=what, height=430).update_xaxes(type="category")
+    figure = figure_layout(figure, _contrast(names, table, column, said, show), x=column, y=what, height=430).update_xaxes(type="category")
+    return _two_axes(figure, bool(target.classes))
 
 # %% ../../nbs/23_eda.views.ipynb #48c7e2b9
 def strength_figure(
