@@ -98,6 +98,26 @@ def run_all(page, address: str, seconds: float = 90) -> None:
     page.wait_for_function(idle, timeout=seconds * 1000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
-    done = """() => { const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.innerText);
-        return prompts.length && prompts.every(p => /\\[\\d+\\]/.test(p)) }"""
-    page.wait_for_function(done, timeout=seconds * 1000)
+    done = """() => {
+        const failed = document.querySelector("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr'].error");
+        if (failed) return failed.innerText || "error";
+        const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.innerText);
+        return prompts.length && prompts.every(p => /\\[\\d+\\]/.test(p)) ? "done" : false }"""
+    ended = page.wait_for_function(done, timeout=seconds * 1000).json_value()
+    assert ended == "done", ended
+
+
+def press(page, target, key: str, times: int = 1) -> None:
+    "Give a control the focus and press a key some times."
+    target.scroll_into_view_if_needed()
+    target.focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def wait_until(condition, seconds: float = 20) -> None:
+    "Wait for something that another process does."
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"did not happen within {seconds} s"
+        time.sleep(0.1)

@@ -88,19 +88,29 @@ def _stages(self: Overview) -> dict[str, dict[str, Any]]:
             known[name] = {"status": "done", "title": manifest["title"], "seconds": manifest["seconds"], "parameters": manifest["parameters"]}
     return dict(sorted(known.items()))
 
-# %% ../../nbs/94_chain.report.ipynb #6b471a3d
+# %% ../../nbs/94_chain.report.ipynb #44aba303
 def _all(self: Overview, part: str) -> list[tuple[str, dict[str, Any]]]:
     "Entries of all cards as (stage, entry): findings, verdicts, metrics or tables."
     return [(stage, entry) for stage, card in self.cards.items() for entry in card.get(part, [])]
 
 
 def _merits(self: Overview) -> list[dict[str, Any]]:
-    "Figures of merit on the test rows, the one that chooses first."
-    stages = [s for s in self.cards if section_of(s) == "evaluation"] or list(self.cards)[-1:]
-    metrics = [m for s in stages for m in self.cards[s]["metrics"]]
-    return sorted(metrics, key=lambda m: m["name"] != self.problem.get("metric"))
+    "Figures of merit on the test rows and in service, the one that chooses first."
+    stages = [s for s in self.cards if section_of(s) in ("evaluation", "deployment")] or list(self.cards)[-1:]
+    metrics = {m["name"]: m for s in stages for m in self.cards[s]["metrics"]}
+    return sorted(metrics.values(), key=lambda m: m["name"] != self.problem.get("metric"))
 
-# %% ../../nbs/94_chain.report.ipynb #85adcd18
+
+def _verdicts(self: Overview) -> list[dict[str, Any]]:
+    "One verdict per goal: a later stage may decide what an earlier one had to leave open."
+    latest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for _, verdict in self.all("verdicts"):
+        key = (verdict["metric"], verdict.get("operator"), verdict.get("goal"))
+        if key not in latest or verdict["passed"] is not None:
+            latest[key] = verdict
+    return list(latest.values())
+
+# %% ../../nbs/94_chain.report.ipynb #b3adbd13
 @dataclass(frozen=True)
 class Overview:
     "What the first page of a report says about a run."
@@ -111,6 +121,7 @@ class Overview:
     stages = cached_property(_stages)
     all = _all
     merits = property(_merits)
+    verdicts = property(_verdicts)
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -127,7 +138,7 @@ class Overview:
         "What the project asks."
         return str(self.problem.get("question") or self.record["project"])
 
-# %% ../../nbs/94_chain.report.ipynb #13ed40fe
+# %% ../../nbs/94_chain.report.ipynb #48850e2c
 def verdict_line(
     overview: Overview,  # of the run
 ) -> tuple[str, str, str]:  # good, bad or warn; the line; the small print
@@ -138,7 +149,7 @@ def verdict_line(
         message = f"{(error or {}).get('type') or ''}: {(error or {}).get('message') or ''}".strip(": ")
         kind = "warn" if status == "interrupted" else "bad"
         return kind, _stopped(status, stage), message.splitlines()[0] if message else ""
-    verdicts = [v for _, v in overview.all("verdicts")]
+    verdicts = overview.verdicts
     missed = [v for v in verdicts if v["passed"] is False]
     if missed:
         names = ", ".join(v["metric"] for v in missed)
@@ -175,10 +186,10 @@ def _scale(entry: Mapping[str, Any], goal: float | None) -> str:
         parts.append(f"<line x1='{x['goal']}' x2='{x['goal']}' y1='0' y2='16' stroke='var(--ink)' stroke-width='1.5'/>")
     return f"<svg role='img' aria-label='on a scale from 0 to {number(top)}'>{''.join(parts)}</svg>"
 
-# %% ../../nbs/94_chain.report.ipynb #b8b016df
+# %% ../../nbs/94_chain.report.ipynb #142c1aec
 def _tiles(overview: Overview, most: int = 8) -> str:
     "Tiles of the figures of merit."
-    goals = {v["metric"]: v for _, v in overview.all("verdicts")}
+    goals = {v["metric"]: v for v in overview.verdicts}
     tiles = []
     for entry in overview.merits[:most]:
         goal = goals.get(entry["name"], {})
@@ -190,7 +201,7 @@ def _tiles(overview: Overview, most: int = 8) -> str:
         tiles.append(f"<div class='tile{first}'>{name}<div class='range'>{small}</div>{_scale(entry, goal.get('goal'))}</div>")
     return f"<div class='tiles'>{''.join(tiles)}</div>" if tiles else ""
 
-# %% ../../nbs/94_chain.report.ipynb #d6708ba5
+# %% ../../nbs/94_chain.report.ipynb #a8cef88a
 def _badge(passed: bool | None) -> str:
     "Met, missed or open."
     kind, word = {True: ("good", "met"), False: ("bad", "missed"), None: ("warn", "open")}[passed]
@@ -199,7 +210,7 @@ def _badge(passed: bool | None) -> str:
 
 def _goals(overview: Overview) -> str:
     "The success criteria and their verdicts."
-    verdicts = [v for _, v in overview.all("verdicts")]
+    verdicts = overview.verdicts
     if not verdicts:
         return ""
     goals = [f"<b>{escape(v['metric'])}</b> {escape(operator_sign(v.get('operator')))} {number(v.get('goal'))}" for v in verdicts]
