@@ -203,7 +203,7 @@ def _constant(matrix: Any) -> np.ndarray:
         spread = np.where(np.isnan(matrix).any(axis=0), 1.0, high - low)
     return np.flatnonzero(spread == 0)
 
-# %% ../../nbs/36_features.preview.ipynb #9329729b
+# %% ../../nbs/36_features.preview.ipynb #61495bb4
 def check_features(
     fitted: FittedFeatures,  # from `fit_features`
 ) -> pd.DataFrame:  # one row per check: `check`, `passed`, `seen`, `proposal`
@@ -212,13 +212,14 @@ def check_features(
     finite = matrix.data if hasattr(matrix, "tocsc") else matrix
     bad = int((~np.isfinite(finite)).sum()) if fitted.style == "linear" else int(np.isinf(finite).sum())
     constant = [names[i] for i in _constant(matrix)]
-    doubled = [f"{names[a]} and {names[b]}" for a, b in _duplicates(matrix) if names[a] not in constant]
+    source = fitted.names["column"].tolist()
+    doubled = [f"{names[a]} and {names[b]}" for a, b in _duplicates(matrix) if names[a] not in constant and source[a] != source[b]]
     n, width = matrix.shape
     few = lambda items: ", ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
     rows = [
         ("every feature is a finite number", bad == 0, plural(bad, "cell") + " is not" if bad else "", "look for infinities in the data"),
         ("no feature is constant", not constant, few(constant), "harmless; exclude the column if it is one"),
-        ("no two features are the same", not doubled, few(doubled), "exclude one of the two columns"),
+        ("no two columns give the same feature", not doubled, few(doubled), "exclude one of the two columns"),
         ("there are more rows than features", n > width, f"{n:,} rows, {width:,} features", "raise rare_share, or lower max_categories and max_words"),
     ]
     return pd.DataFrame([(c, p, s, "" if p else f) for c, p, s, f in rows], columns=["check", "passed", "seen", "proposal"])

@@ -11,13 +11,25 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 # %% auto #0
-__all__ = ['histogram_boosting', 'lightgbm_boosting']
+__all__ = ['TREE_COLUMNS', 'column_share', 'histogram_boosting', 'lightgbm_boosting']
 
-# %% ../../nbs/44_models.boosting.ipynb #85220ee2
+# %% ../../nbs/44_models.boosting.ipynb #54ec1c31
+TREE_COLUMNS = 300
+
+
+def column_share(
+    columns: int,  # of the table; 0 when unknown
+    most: float,  # the share on tables of usual width
+) -> float:  # between 0 and `most`
+    "Share of the columns that a tree is shown."
+    return most if columns <= TREE_COLUMNS else min(most, TREE_COLUMNS / columns)
+
+# %% ../../nbs/44_models.boosting.ipynb #14ebf970
 def histogram_boosting(
     task: str,  # "binary", "multiclass" or "regression"
     seed: int = 0,  # decides which rows early stopping sets aside
     trees: int = 200,  # rounds at most
+    columns: int = 0,  # columns of the table; 0 when unknown
 ) -> BaseEstimator:  # not fitted
     "scikit-learn's histogram gradient boosting."
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -29,18 +41,20 @@ def histogram_boosting(
         max_leaf_nodes=31,
         min_samples_leaf=20,
         l2_regularization=1.0,
+        max_features=column_share(columns, 1.0),
         early_stopping=True,
         validation_fraction=0.125,
         n_iter_no_change=10,
         random_state=seed,
     )
 
-# %% ../../nbs/44_models.boosting.ipynb #95b5afe6
+# %% ../../nbs/44_models.boosting.ipynb #db35c1ec
 def lightgbm_boosting(
     task: str,  # "binary", "multiclass" or "regression"
     seed: int = 0,  # decides which rows and columns each tree sees
     n_jobs: int = 1,  # threads
     trees: int = 200,  # rounds
+    columns: int = 0,  # columns of the table; 0 when unknown
 ) -> BaseEstimator:  # not fitted
     "LightGBM through its scikit-learn interface."
     from lightgbm import LGBMClassifier, LGBMRegressor
@@ -53,7 +67,7 @@ def lightgbm_boosting(
         min_child_samples=20,
         subsample=0.8,
         subsample_freq=1,
-        colsample_bytree=0.6,
+        colsample_bytree=column_share(columns, 0.6),
         reg_lambda=1.0,
         random_state=seed,
         n_jobs=n_jobs,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TASKS', 'MODELS', 'ModelSpec', 'model_spec', 'candidates']
 
-# %% ../../nbs/48_models.registry.ipynb #dbdcff6e
+# %% ../../nbs/48_models.registry.ipynb #ea24a036
 TASKS = ("binary", "multiclass", "regression")
 
 
@@ -31,7 +31,7 @@ class ModelSpec:
     complexity: int  # 0 is the simplest
     why: str  # what it is and why it is tried
     source: str  # where the method comes from
-    make: Callable[[str, int, int], BaseEstimator]  # task, seed, threads
+    make: Callable[[str, int, int, int], BaseEstimator]  # task, seed, threads, number of columns
     tasks: tuple[str, ...] = TASKS
     readable: bool = False  # whether a person can follow how it decides
 
@@ -41,49 +41,50 @@ class ModelSpec:
         n_classes: int | None = None,  # how many classes; None for regression
         seed: int = 0,  # of every random draw
         n_jobs: int = 1,  # threads
+        columns: int = 0,  # columns that it will see; 0 when unknown
     ) -> BaseEstimator:  # not fitted
         "A new estimator; raises `UsageError` when the model does not do this task."
         if task not in self.tasks:
             raise UsageError(f"{self.name} does not do the task {task!r}; it does {', '.join(self.tasks)}.")
-        return self.make(task, seed, n_jobs)
+        return self.make(task, seed, n_jobs, columns)
 
-# %% ../../nbs/48_models.registry.ipynb #1a34080f
-def _dummy(task: str, seed: int, n_jobs: int) -> Any:
+# %% ../../nbs/48_models.registry.ipynb #889fc503
+def _dummy(task: str, seed: int, n_jobs: int, columns: int) -> Any:
     "The shares of the classes, or the mean."
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     return DummyRegressor(strategy="mean") if task == "regression" else DummyClassifier(strategy="prior")
 
 
-def _one_rule(task: str, seed: int, n_jobs: int) -> Any:
+def _one_rule(task: str, seed: int, n_jobs: int, columns: int) -> Any:
     "The best single column."
     from mlbench.models.baseline import OneRuleClassifier, OneRuleRegressor
 
     return OneRuleRegressor() if task == "regression" else OneRuleClassifier()
 
 
-def _linear(task: str, seed: int, n_jobs: int) -> Any:
+def _linear(task: str, seed: int, n_jobs: int, columns: int) -> Any:
     "Logistic or ridge regression."
     from mlbench.models.linear import linear_model
 
     return linear_model(task, seed)
 
-# %% ../../nbs/48_models.registry.ipynb #589ee152
-def _hist(task: str, seed: int, n_jobs: int) -> Any:
+# %% ../../nbs/48_models.registry.ipynb #82522187
+def _hist(task: str, seed: int, n_jobs: int, columns: int) -> Any:
     "scikit-learn's histogram gradient boosting."
     from mlbench.models.boosting import histogram_boosting
 
-    return histogram_boosting(task, seed)
+    return histogram_boosting(task, seed, columns=columns)
 
 
-def _lightgbm(task: str, seed: int, n_jobs: int) -> Any:
+def _lightgbm(task: str, seed: int, n_jobs: int, columns: int) -> Any:
     "LightGBM."
     from mlbench.models.boosting import lightgbm_boosting
 
-    return lightgbm_boosting(task, seed, n_jobs)
+    return lightgbm_boosting(task, seed, n_jobs, columns=columns)
 
 
-def _mlp(task: str, seed: int, n_jobs: int) -> Any:
+def _mlp(task: str, seed: int, n_jobs: int, columns: int) -> Any:
     "A small neural network."
     from mlbench.models.neural import TorchMLPClassifier, TorchMLPRegressor
 

@@ -27,7 +27,7 @@ from .intervals import corrected_difference, corrected_interval
 # %% auto #0
 __all__ = ['choose', 'Comparison', 'cross_validate']
 
-# %% ../../nbs/52_training.compare.ipynb #2eb042ab
+# %% ../../nbs/52_training.compare.ipynb #6c8ac52e
 class _Fold:
     "Rows of one fold, with features made when they are first wanted."
 
@@ -50,7 +50,7 @@ def _fit_one(spec: ModelSpec, fold: _Fold, target: Target, seed: int, n_jobs: in
     n_classes = len(target.classes) if target.classes else None
     X_train, X_test = fold.features(spec.style)
     start = time.perf_counter()
-    fitted, said = fit_estimator(spec.build(target.task, n_classes, seed, n_jobs), X_train, fold.y_train)
+    fitted, said = fit_estimator(spec.build(target.task, n_classes, seed, n_jobs, len(fold.plan.inputs)), X_train, fold.y_train)
     middle = time.perf_counter()
     output = output_of(fitted, X_test, n_classes)
     if not np.isfinite(output).all():

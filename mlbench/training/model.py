@@ -141,7 +141,7 @@ def _load(
         threshold=record["threshold"],
     )
 
-# %% ../../nbs/54_training.model.ipynb #10ce37a0
+# %% ../../nbs/54_training.model.ipynb #660c26e9
 def _model_facts(self: Model) -> Facts:
     "A short table for a notebook."
     rows = {
@@ -152,7 +152,10 @@ def _model_facts(self: Model) -> Facts:
     }
     if self.target.classes:
         rows["classes"] = ", ".join(self.target.classes[:8])
-    rows |= {name: number(value) for name, value in self.metrics.items() if isinstance(value, int | float)}
+    for name, value in self.metrics.items():
+        if not name.endswith(("_low", "_high")) and isinstance(value, int | float):
+            ends = [self.metrics.get(f"{name}_{end}") for end in ("low", "high")]
+            rows[name] = number(value) + (f" ({number(ends[0])} to {number(ends[1])})" if None not in ends else "")
     return Facts("Model", rows)
 
 # %% ../../nbs/54_training.model.ipynb #f61ca637
@@ -204,7 +207,7 @@ class Model:
     def _repr_html_(self) -> str:
         return _model_facts(self)._repr_html_()
 
-# %% ../../nbs/54_training.model.ipynb #9cfe6d68
+# %% ../../nbs/54_training.model.ipynb #7014c20b
 def _versions(spec: ModelSpec) -> dict[str, str]:
     "Versions of the libraries that a model was made with."
     from importlib.metadata import version
@@ -233,7 +236,7 @@ def fit_model(
     rows = conform(frame, schema, plan.inputs)
     n_classes = len(target.classes) if target.classes else None
     with limited_threads(n_jobs, rows.size) as threads:
-        estimator = spec.build(target.task, n_classes, seed, threads)
+        estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs))
         pipeline = Pipeline([("features", plan.transformer(spec.style)), ("estimator", estimator)])
         pipeline, said = fit_estimator(pipeline, rows, y)
     facts = {"rows": len(rows), "seed": seed, "plan_version": plan.version, "versions": _versions(spec), "warnings": said}

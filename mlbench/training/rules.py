@@ -17,7 +17,7 @@ from .model import Model
 # %% auto #0
 __all__ = ['rule_lines']
 
-# %% ../../nbs/56_training.rules.ipynb #7e7cffdc
+# %% ../../nbs/56_training.rules.ipynb #8b1f85ae
 def _categories_of_codes(model: Model, column: str) -> dict[float, list[str]]:
     "The categories of each code of one column; missing is written as such."
     block = model.features.named_transformers_["category"]
@@ -37,8 +37,8 @@ def _said(value: np.ndarray, classes: list[str] | None) -> str:
         return number(float(value))
     names = classes or [str(i) for i in range(len(value))]
     if len(names) == 2:
-        return f"{names[1]} in {percent(float(value[1]), 0)}"
-    return f"{names[int(np.argmax(value))]} in {percent(float(np.max(value)), 0)}"
+        return f"{percent(float(value[1]), 0)} are {names[1]}"
+    return f"{percent(float(np.max(value)), 0)} are {names[int(np.argmax(value))]}"
 
 # %% ../../nbs/56_training.rules.ipynb #8e587fae
 def rule_lines(
