@@ -55,7 +55,7 @@ lab: $(STAMP) ## JupyterLab on this checkout
 	@$(BIN)/jupyter lab
 
 docs: $(STAMP) ## the documentation site, in _docs/
-	@$(PY) tools/site.py
+	@$(PY) tools/build_site.py
 
 check: $(STAMP) ## clean notebooks, export without a difference, lint, types, the floors of the house
 	@$(PY) tools/check.py
