@@ -71,7 +71,7 @@ def canonical_text(
     words = pd.array([_word(v) for v in values], dtype="str")
     return pd.Series(words.take(codes, allow_fill=True), index=series.index, name=series.name)
 
-# %% ../../nbs/06_data.schema.ipynb #90056ef9
+# %% ../../nbs/06_data.schema.ipynb #fc260aca
 @dataclass
 class Look:
     "What the rules want to know of one column."
@@ -82,13 +82,14 @@ class Look:
     counts: dict[str, int] | None  # of words: how often each occurs, up to `MAX_CATEGORIES` of them
     unique: int
     sample: pd.Series  # at most about `SAMPLE_ROWS`, evenly spaced
+    numbers: np.ndarray | None = None  # the values once more, where they are plain numbers: quicker to ask
 
 
-def _even_sample(values: pd.Series, size: int = SAMPLE_ROWS) -> pd.Series:
-    "Evenly spaced values: the same ones every time."
-    return values.iloc[:: max(1, len(values) // size)]
+def _even_sample(values: Any, size: int = SAMPLE_ROWS) -> Any:
+    "Evenly spaced values of a column or an array: the same ones every time."
+    return values[:: max(1, len(values) // size)]
 
-# %% ../../nbs/06_data.schema.ipynb #88dacb41
+# %% ../../nbs/06_data.schema.ipynb #a9630ed8
 def _count_words(words: pd.Series) -> tuple[int, dict[str, int] | None]:
     "How many different words there are, and how often each occurs when they are few."
     table = pc.value_counts(pa.array(words.array, from_pandas=True))
@@ -103,16 +104,24 @@ def _is_words(series: pd.Series) -> bool:
     return isinstance(series.dtype, (pd.StringDtype, pd.CategoricalDtype)) or series.dtype == object
 
 
+def _present(series: pd.Series) -> pd.Series:
+    "The values that are not missing; the same object when none is."
+    missing = series.isna().to_numpy()
+    return series[~missing] if missing.any() else series
+
+
 def _look(series: pd.Series) -> Look:
     "Gather the facts of one column."
-    missing = series.isna()
-    values = series[~missing] if bool(missing.any()) else series
+    values, counts, numbers = _present(series), None, None
     if _is_words(series):
-        values = canonical_text(values).dropna()
+        values = _present(canonical_text(values))
         unique, counts = _count_words(values)
+    elif isinstance(series.dtype, np.dtype) and series.dtype.kind in "iuf":
+        numbers = values.to_numpy()
+        unique = len(pd.unique(numbers))
     else:
-        unique, counts = int(values.nunique()), None
-    return Look(str(series.name), values, len(series), counts, unique, _even_sample(values))
+        unique = int(values.nunique())
+    return Look(str(series.name), values, len(series), counts, unique, _even_sample(values), numbers)
 
 # %% ../../nbs/06_data.schema.ipynb #82740d30
 _IDENTIFIER = re.compile(r"(?:^|_)(?:id|ids|uuid|guid|identifier|key|number|nr|no)$|^id_")
@@ -127,19 +136,20 @@ def plain_name(
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name).strip())
     return re.sub(r"[^0-9a-zA-Z]+", "_", apart).strip("_").lower()
 
-# %% ../../nbs/06_data.schema.ipynb #70b33b4b
+# %% ../../nbs/06_data.schema.ipynb #9216d743
 def _numbers_kind(look: Look) -> tuple[str, str]:
     "Kind and reason of a column of numbers with at least two different values."
-    values, n = look.values, len(look.values)
-    low, high = float(values.min()), float(values.max())
+    values = look.numbers if look.numbers is not None else look.values.to_numpy(dtype="float64")
+    n, low, high = len(values), float(values.min()), float(values.max())
     if look.unique == 2 and (low, high) in ((0.0, 1.0), (-1.0, 1.0)):
         return "boolean", f"two values, {_word(low)} and {_word(high)}"
     plain = plain_name(look.name)
-    named, whole = _IDENTIFIER.search(plain), look.unique > 20 and bool((_even_sample(values) % 1 == 0).all())
+    named, sample = _IDENTIFIER.search(plain), _even_sample(values)
+    whole = look.unique > 20 and bool((sample[:50] % 1 == 0).all() and (sample % 1 == 0).all())
     running = high - low == n - 1 and not _TIME_INDEX.search(plain)
     if whole and look.unique == n and (named or running):
         return "identifier", "every row has its own number" + ("" if running else ", and the name says so")
-    if named and _STRICT_IDENTIFIER.search(plain) and bool((_even_sample(values) % 1 == 0).all()):
+    if named and _STRICT_IDENTIFIER.search(plain) and bool((sample % 1 == 0).all()):
         if look.unique > max(MAX_CATEGORIES, 0.05 * n):
             return "identifier", f"the name says so, and a value stands in {n / look.unique:.1f} rows on average"
         return "categorical", f"the name says a code, with {look.unique} different values"
@@ -165,12 +175,18 @@ def _flag(look: Look) -> tuple[str, str] | None:
             return "boolean", f"two values, {words[0]} and {words[1]}"
     return None
 
-# %% ../../nbs/06_data.schema.ipynb #3fc0f261
+# %% ../../nbs/06_data.schema.ipynb #0cc58724
+def _all_dates(words: pd.Series) -> bool:
+    "Whether every different word is an ISO date."
+    different = pd.Series(pa.array(words.array, from_pandas=True).unique().to_pandas(), dtype="str")
+    return bool(pd.to_datetime(different, errors="coerce", format="ISO8601", utc=True).notna().all())
+
+
 def _kept_as_text(look: Look) -> tuple[str, str] | None:
     "Image paths, and numbers and dates that nobody has turned into numbers and dates."
     if _all_match(look.sample, _IMAGE):
         return "image", "the values end like image files"
-    if _all_match(look.sample, _ISO_DATE) and bool(pd.to_datetime(look.values, errors="coerce", format="ISO8601").notna().all()):
+    if _all_match(look.sample, _ISO_DATE) and _all_dates(look.values):
         return "date", "dates kept as text"
     filled = look.sample[look.sample.str.strip() != ""]
     if _all_match(filled, _NUMBER):
@@ -215,19 +231,20 @@ def _kind(series: pd.Series, look: Look) -> tuple[str, str]:
         return "numeric", "durations, in seconds"
     return _words_kind(look) if _is_words(series) else _numbers_kind(look)
 
-# %% ../../nbs/06_data.schema.ipynb #98e7be07
+# %% ../../nbs/06_data.schema.ipynb #40a7d7d3
 def _range(kind: str, series: pd.Series, look: Look) -> tuple[float | str | None, float | str | None]:
     "Smallest and largest value of numbers and dates."
     if kind == "numeric":
-        values = _to_numbers(look.values)
-    elif kind == "date":
+        values = look.numbers if look.numbers is not None else _to_numbers(look.values)
+        return (float(values.min()), float(values.max())) if len(values) else (None, None)
+    if kind == "date":
         values = _to_dates(look.values)
     else:
         return None, None
     low, high = values.min(), values.max()
     if pd.isna(low):
         return None, None
-    return (low.isoformat(), high.isoformat()) if kind == "date" else (float(low), float(high))
+    return low.isoformat(), high.isoformat()
 
 
 def _categories(kind: str, look: Look) -> list[str] | None:

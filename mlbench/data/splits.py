@@ -217,7 +217,7 @@ def _resolve(strategy: str, task: str | None, group: str | None, time: str | Non
         return choose_strategy(task, group, time, column)
     return strategy, "asked for in the problem"
 
-# %% ../../nbs/07_data.splits.ipynb #607fb2d1
+# %% ../../nbs/07_data.splits.ipynb #20981b41
 def row_codes(
     frame: pd.DataFrame,  # the rows to compare
     columns: Iterable[str] | None = None,  # compare these columns alone; None compares all
@@ -226,8 +226,17 @@ def row_codes(
     part = frame if columns is None else frame[list(columns)]
     if part.shape[1] == 0 or len(part) == 0:
         return np.zeros(len(part), dtype="int64")
-    hashes = pd.util.hash_pandas_object(part, index=False).to_numpy()
-    return pd.factorize(hashes)[0].astype("int64")
+    quick = part.select_dtypes(["number", "bool", "datetime"])
+    if quick.shape[1] and quick.shape[1] < part.shape[1]:
+        codes = _row_codes(quick)
+        if int(codes.max()) == len(part) - 1:
+            return codes
+    return _row_codes(part)
+
+
+def _row_codes(part: pd.DataFrame) -> np.ndarray:
+    "Number the rows by the hash of all their values."
+    return pd.factorize(pd.util.hash_pandas_object(part, index=False).to_numpy())[0].astype("int64")
 
 
 def duplicate_facts(
