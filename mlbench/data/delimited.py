@@ -118,7 +118,7 @@ def decode_sample(
         text = text[: text.rfind("\n") + 1]
     return text.lstrip("\ufeff"), found, why, whole
 
-# %% ../../nbs/05_data.delimited.ipynb #373650d3
+# %% ../../nbs/05_data.delimited.ipynb #ca93a06d
 def _starts(separator: str, quote: str) -> list[int]:
     "Pairs of bytes, a boundary and a zero, as 16-bit numbers."
     edges = {separator, quote or "\n", "\n"}
@@ -139,7 +139,7 @@ def count_padded(
     "Count cells that begin with a zero and go on with digits, up to 24 of them."
     data, edge = np.frombuffer(block, np.uint8), _edges(starts)
     pairs = [(np.frombuffer(block, "<u2", max(0, len(block) - k) // 2, k), k) for k in (0, 1)]
-    hits = np.concatenate([np.flatnonzero(view == s) * 2 + k for view, k in pairs for s in starts]) + 2
+    hits = np.concatenate([np.flatnonzero(np.logical_or.reduce([view == s for s in starts])) * 2 + k for view, k in pairs]) + 2
     hits = hits[hits < len(data)]
     second = data[hits]
     at, found = hits[(second - 48 < 10) | (second | 32 == 120)] + 1, 0  # uint8 wraps around: what is below "0" is large

@@ -269,7 +269,7 @@ def _check_typed(column: Any, name: str, options: TypeOptions) -> tuple[Any, lis
             notes.append(Note("infinite numbers kept", "inf", name, infinite, "most models refuse them", "missing_values=['inf', '-inf']"))
     return column, notes
 
-# %% ../../nbs/05_data.sources.ipynb #0aff4544
+# %% ../../nbs/05_data.sources.ipynb #4d7d3655
 def _type_column(column: pa.ChunkedArray, name: str, options: TypeOptions) -> tuple[Any, list[Note]]:
     "One column of plain type."
     return type_words(column, name, options) if _is_text(column.type) else _check_typed(column, name, options)
@@ -279,6 +279,19 @@ def _shown_order(notes: list[Note]) -> bool | None:
     "What the decided dates of a table show about the others."
     sure = {n.why.split(":")[0] for n in notes if n.what == "dates" and "above 12" in n.why}
     return None if len(sure) != 1 else sure == {"day first"}
+
+
+def _to_frame(names: list[str], reverse: list[Any]) -> pd.DataFrame:
+    "A data frame that can be changed; columns are let go one by one, so that the table is never held twice."
+    columns: dict[str, Any] = {}
+    for name in names:
+        column = reverse.pop()
+        if _is_text(column.type):
+            columns[name] = column.to_pandas()
+        else:
+            values = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
+            columns[name] = values if values.flags.writeable else values.copy()
+    return pd.DataFrame(columns, copy=len(names) > 200)
 
 
 def type_table(
@@ -296,10 +309,10 @@ def type_table(
         for k in open_ones:
             done[k] = _type_column(columns[k], names[k], replace(options, day_first=order))
     notes += [n for _, found in done for n in found]
-    table = pa.table([values for values, _ in done], names=names)
-    del columns, done
-    frame = table.to_pandas(split_blocks=True, self_destruct=True)
-    return frame, gather(notes)
+    del table, columns
+    typed = [values for values, _ in reversed(done)]
+    done.clear()
+    return _to_frame(names, typed), gather(notes)
 
 # %% ../../nbs/05_data.sources.ipynb #c904d7a1
 def _read_source(source: str, base: Path, c: _Choices, text_columns: frozenset[str]) -> tuple[pa.Table, list[Assumption], TypeOptions, list[Path]]:

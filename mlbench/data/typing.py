@@ -212,10 +212,12 @@ def _cast_numbers(items: pa.Array) -> pa.Array:
         return pc.cast(items, pa.int64())
     return pc.cast(items, pa.float64())
 
-# %% ../../nbs/05_data.typing.ipynb #fadd5837
+# %% ../../nbs/05_data.typing.ipynb #176e814a
 def _kept_as_codes(words: Words, rest: pa.Array, column: str) -> list[Note]:
     "Notes when the digits of a column are codes and not numbers."
     for pattern, why in ((_PADDED, "zeros in front would be lost in a number"), (_TOO_LONG, "a number would lose the last digits")):
+        if pattern == _TOO_LONG and (pc.max(pc.binary_length(rest)).as_py() or 0) < 19:
+            continue
         mask = pc.match_substring_regex(rest, pattern)
         if pc.any(mask).as_py():
             example = rest.filter(mask)[0].as_py()
