@@ -1,0 +1,146 @@
+"The whole chain on a bundled data set, as a user runs it: once, again, changed, killed."
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlbench.core.files import read_json, read_lines
+
+pytestmark = pytest.mark.slow
+STAGES = ["01_problem", "02_eda", "03_features", "04_training", "05_evaluation", "06_deployment"]
+
+
+def mlbench(*words, cwd, **options):
+    "Run the command line in a folder."
+    return subprocess.run([sys.executable, "-m", "mlbench", *map(str, words)], cwd=cwd, capture_output=True, text=True, **options)
+
+
+def last_line(done):
+    return done.stdout.strip().splitlines()[-1].strip()
+
+
+def kernels_started(run):
+    return [e for e in read_lines(run / "events.jsonl") if e["type"] == "stage" and e.get("status") == "running"]
+
+
+def metrics_of(run):
+    "Every measured figure of a run that must come out the same again."
+    return read_json(run / "stages" / "05_evaluation" / "artifacts" / "metrics.json")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    "A project made from the bundled example, run once; (project, run)."
+    folder = tmp_path_factory.mktemp("whole chain é {x}")
+    made = mlbench("new", "clinic", "--example", "breast_cancer", cwd=folder)
+    assert made.returncode == 0, made.stdout + made.stderr
+    done = mlbench("run", "clinic", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = folder / last_line(done) if not Path(last_line(done)).is_absolute() else Path(last_line(done))
+    return folder / "clinic", run
+
+
+def test_six_stages_are_complete(shop):
+    project, run = shop
+    record = read_json(run / "run.json")
+    assert record["status"] == "done"
+    for stage in STAGES:
+        manifest = read_json(run / "stages" / stage / "manifest.json")
+        assert manifest["outputs"], stage
+        notebook = read_json(run / "stages" / stage / "notebook.ipynb")
+        assert not [o for c in notebook["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"]
+        assert (run / "stages" / stage / "notebook.ipynb").stat().st_size < 1_500_000
+    assert not list(project.rglob("*.tmp"))
+
+
+def test_no_test_row_is_in_what_later_stages_read(shop):
+    _, run = shop
+    train = pd.read_parquet(run / "stages" / "01_problem" / "artifacts" / "train.parquet")
+    sealed = pd.read_parquet(next((run / "stages" / "01_problem").rglob("sealed/test*.parquet")))
+    assert len(train) + len(sealed) == 569
+    both = train.merge(sealed, how="inner", on=list(train.columns))
+    assert both.empty
+    openings = read_lines(run / "openings.jsonl")
+    assert len(openings) == 1 and openings[0]["stage"] == "05_evaluation"
+
+
+def test_the_model_is_good_and_has_intervals(shop):
+    _, run = shop
+    roc_auc = read_json(run / "run.json")["metrics"]
+    text = json.dumps(roc_auc)
+    assert "roc_auc" in text
+    found = metrics_of(run)
+    rows = {m["metric"]: m for m in (found["metrics"] if isinstance(found, dict) else found)}
+    assert rows["roc_auc"]["low"] <= rows["roc_auc"]["value"] <= rows["roc_auc"]["high"]
+    assert rows["roc_auc"]["value"] > 0.97
+
+
+def test_the_report_is_one_file_that_asks_for_nothing(shop):
+    _, run = shop
+    html = (run / "report.html").read_text()
+    assert html.count("plotly.js v") <= 2 and len(html) < 8_000_000
+    outside = re.findall(r"""(?:src|href)=["'](https?://[^"']+)""", html)
+    assert not [u for u in outside if "w3.org" not in u], outside[:5]
+
+
+def test_the_model_is_registered_and_served(shop):
+    project, run = shop
+    parity = read_json(run / "stages" / "06_deployment" / "artifacts" / "parity.json")
+    assert parity["passed"] and parity["rows"] >= 400
+    service = read_json(run / "stages" / "06_deployment" / "artifacts" / "service.json")
+    assert 0 < json.loads(json.dumps(service)).get("latency", service)["p50_ms"] < 100
+    store = next((project / "registry").glob("*.db"))
+    with sqlite3.connect(store) as db:
+        assert db.execute("select count(*) from model_versions").fetchone()[0] == 1
+
+
+def test_an_unchanged_run_starts_no_kernel(shop):
+    project, run = shop
+    before = sorted(p.name for p in (project / "runs").iterdir())
+    again = mlbench("run", project, cwd=project.parent)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert sorted(p.name for p in (project / "runs").iterdir()) == before
+    assert Path(last_line(again)).name == run.name
+
+
+def test_a_changed_parameter_of_evaluation_runs_stages_5_and_6_only(shop):
+    project, run = shop
+    done = mlbench("run", project, "-p", "evaluation.bootstrap=300", cwd=project.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    new = project / "runs" / Path(last_line(done)).name
+    assert new != run
+    ran = {e["stage"] for e in read_lines(new / "events.jsonl") if e["type"].startswith("cell")}
+    assert ran == {"05_evaluation", "06_deployment"}
+    train = "stages/01_problem/artifacts/train.parquet"
+    assert (new / train).read_bytes() == (run / train).read_bytes()
+
+
+def test_killed_in_the_middle_it_goes_on_and_gives_the_same_metrics(shop, tmp_path):
+    _, run = shop
+    assert mlbench("new", "clinic", "--example", "breast_cancer", cwd=tmp_path).returncode == 0
+    project = tmp_path / "clinic"
+    process = subprocess.Popen([sys.executable, "-m", "mlbench", "run", "clinic"], cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not list(project.glob("runs/*/stages/03_features/manifest.json")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    time.sleep(3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = next(project.glob("runs/2*"))
+    assert not (killed / "stages" / "04_training" / "manifest.json").exists()
+    done = mlbench("run", "clinic", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Path(last_line(done)).name == killed.name
+    ran = [e["stage"] for e in read_lines(killed / "events.jsonl") if e["type"].startswith("cell")]
+    assert ran.count("01_problem") and metrics_of(killed) == metrics_of(run)
+    assert not list(project.rglob("*.tmp"))
