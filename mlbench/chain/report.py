@@ -138,7 +138,7 @@ class Overview:
         "What the project asks."
         return str(self.problem.get("question") or self.record["project"])
 
-# %% ../../nbs/94_chain.report.ipynb #48850e2c
+# %% ../../nbs/94_chain.report.ipynb #5cf35b53
 def verdict_line(
     overview: Overview,  # of the run
 ) -> tuple[str, str, str]:  # good, bad or warn; the line; the small print
@@ -155,7 +155,8 @@ def verdict_line(
         names = ", ".join(v["metric"] for v in missed)
         return "bad", f"{len(missed)} of {plural(len(verdicts), 'goal')} {'is' if len(missed) == 1 else 'are'} missed.", f"Missed: {names}."
     if verdicts and all(v["passed"] for v in verdicts):
-        return "good", "The goal is met." if len(verdicts) == 1 else f"All {len(verdicts)} goals are met.", "Measured on the sealed test rows."
+        line = {1: "The goal is met.", 2: "Both goals are met."}.get(len(verdicts), f"All {len(verdicts)} goals are met.")
+        return "good", line, "Quality is measured on the sealed test rows."
     open_ = [v for v in verdicts if v["passed"] is None]
     if open_:
         return "warn", f"{len(open_)} of {plural(len(verdicts), 'goal')} could not be decided.", ", ".join(v["metric"] for v in open_)
@@ -168,12 +169,12 @@ def _stopped(status: str, stage: str) -> str:
     words = {"failed": "The run failed in", "interrupted": "The run was stopped in", "refused": "Promotion was refused in"}
     return f"{words.get(status, 'The run ended in')} {stage or 'its first stage'}."
 
-# %% ../../nbs/94_chain.report.ipynb #a65babe0
+# %% ../../nbs/94_chain.report.ipynb #3ff23c08
 def _scale(entry: Mapping[str, Any], goal: float | None) -> str:
     "Value, interval and goal on one line; empty where there is no sensible scale."
     value, low, high = (entry.get(k) for k in ("value", "low", "high"))
     seen = [x for x in (value, low, high, goal) if x is not None]
-    if value is None or min(seen) < 0:
+    if value is None or min(seen) < 0 or (goal is None and (low is None or high is None)):
         return ""
     top = 1.0 if max(seen) <= 1 else 1.25 * max(seen)
     x = {k: f"{100 * v / top:.2f}%" for k, v in (("value", value), ("low", low), ("high", high), ("goal", goal)) if v is not None}
@@ -186,7 +187,7 @@ def _scale(entry: Mapping[str, Any], goal: float | None) -> str:
         parts.append(f"<line x1='{x['goal']}' x2='{x['goal']}' y1='0' y2='16' stroke='var(--ink)' stroke-width='1.5'/>")
     return f"<svg role='img' aria-label='on a scale from 0 to {number(top)}'>{''.join(parts)}</svg>"
 
-# %% ../../nbs/94_chain.report.ipynb #142c1aec
+# %% ../../nbs/94_chain.report.ipynb #275f4ca7
 def _tiles(overview: Overview, most: int = 8) -> str:
     "Tiles of the figures of merit."
     goals = {v["metric"]: v for v in overview.verdicts}
@@ -194,8 +195,9 @@ def _tiles(overview: Overview, most: int = 8) -> str:
     for entry in overview.merits[:most]:
         goal = goals.get(entry["name"], {})
         low, high = entry.get("low"), entry.get("high")
-        small = f"{number(low)} to {number(high)}" if low is not None and high is not None else "&nbsp;"
-        small += f" · goal {escape(operator_sign(goal.get('operator')))} {number(goal.get('goal'))}" if goal.get("goal") is not None else ""
+        said = [f"{number(low)} to {number(high)}"] if low is not None and high is not None else []
+        said += [f"goal {escape(operator_sign(goal.get('operator')))} {number(goal.get('goal'))}"] if goal.get("goal") is not None else []
+        small = " · ".join(said) or "&nbsp;"
         first = " first" if entry["name"] == overview.problem.get("metric") else ""
         name = f"<div class='name'>{escape(entry['name'])}</div><div class='value'>{number(entry['value'])}</div>"
         tiles.append(f"<div class='tile{first}'>{name}<div class='range'>{small}</div>{_scale(entry, goal.get('goal'))}</div>")

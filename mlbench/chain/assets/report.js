@@ -8,13 +8,30 @@ const make = (tag, properties, ...children) => { const made = Object.assign(docu
 const dark = () => root.dataset.theme === "dark";
 const MODEBAR = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
-function themed(layout) {
+// A title that is wider than its figure is broken into lines at spaces.
+function wrapTitle(layout, width) {
+  const text = layout.title?.text ?? "";
+  const room = Math.max(24, Math.floor((width - 90) / 8.4));
+  if (text.length <= room || text.includes("<")) return;
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    if (lines[lines.length - 1] && (lines[lines.length - 1] + " " + word).length > room) lines.push(word);
+    else lines[lines.length - 1] = (lines[lines.length - 1] + " " + word).trim();
+  }
+  const extra = 19 * (lines.length - 1);
+  layout.title = Object.assign({}, layout.title, { text: lines.join("<br>") });
+  layout.margin = Object.assign({}, layout.margin, { t: (layout.margin?.t ?? 64) + extra });
+  if (layout.height) layout.height += extra;
+}
+
+function themed(layout, width) {
   const copy = JSON.parse(JSON.stringify(layout || {}));
   const ink = dark() ? "#c8d1db" : "#1f2933", line = dark() ? "#2f3945" : "#e4e8ee";
   copy.paper_bgcolor = copy.plot_bgcolor = "rgba(0,0,0,0)";
   copy.font = Object.assign({}, copy.font, { color: ink });
   delete copy.width;
   copy.autosize = true;
+  wrapTitle(copy, width);
   if (dark()) {
     for (const key of Object.keys(copy)) if (/^[xy]axis\d*$/.test(key)) Object.assign(copy[key], { gridcolor: line, zerolinecolor: line, linecolor: line });
     for (const note of copy.annotations || []) if (note.font) delete note.font.color;
@@ -28,7 +45,9 @@ function draw(holder) {
   const figure = JSON.parse(document.getElementById(holder.dataset.figure).textContent);
   holder.replaceChildren();
   try {
-    Plotly.newPlot(holder, figure.data, themed(figure.layout), MODEBAR);
+    const layout = themed(figure.layout, holder.clientWidth);
+    if (layout.height) holder.style.height = `${layout.height}px`;
+    Plotly.newPlot(holder, figure.data, layout, MODEBAR);
   } catch (error) {
     holder.textContent = "This figure could not be drawn: " + error.message;
   }
