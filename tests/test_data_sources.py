@@ -628,3 +628,14 @@ def test_nothing_global_is_changed(tmp_path):
     long = "x" * 200_000
     assert read_table(write(tmp_path / "t.csv", f"a,b\n{long},1\ny,2\n")).frame["a"].str.len().tolist() == [200_000, 1]
     assert csv.field_size_limit() == limit
+
+
+def test_a_sample_that_ends_within_a_quoted_text(tmp_path):
+    "The fast reader stays in charge of long texts with line breaks."
+    from mlbench.data.delimited import ReadOptions, find_dialect
+
+    cell = '"' + "one line, and\nanother " * 40 + '"'
+    path = write(tmp_path / "t.csv", "id,text\n" + "".join(f"{k},{cell}\n" for k in range(2_000)))
+    assert not find_dialect(path, ReadOptions())[0].irregular
+    f = read_table(path).frame
+    assert len(f) == 2_000 and f["text"].str.count("\n").eq(40).all() and f["id"].dtype == "int64"

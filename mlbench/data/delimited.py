@@ -94,7 +94,7 @@ def take_sample(
             sample += more
         return sample, not stream.read(1)
 
-# %% ../../nbs/05_data.delimited.ipynb #dd3c7c2c
+# %% ../../nbs/05_data.delimited.ipynb #13be148d
 def decode_sample(
     path: Path,
     encoding: str | None = None,  # fixed by the caller
@@ -116,6 +116,8 @@ def decode_sample(
         ) from None
     if not whole and "\n" in text:
         text = text[: text.rfind("\n") + 1]
+        while text.count('"') % 2 and (end := text.rfind("\n", 0, text.rfind('"'))) > 0:
+            text = text[: end + 1]  # the last cell goes on over the end of the sample
     return text.lstrip("\ufeff"), found, why, whole
 
 # %% ../../nbs/05_data.delimited.ipynb #ca93a06d

@@ -92,7 +92,7 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
     "A column in one piece."
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
-# %% ../../nbs/05_data.typing.ipynb #a2c35ba1
+# %% ../../nbs/05_data.typing.ipynb #ed0d198b
 @dataclass(frozen=True)
 class TypeOptions:
     "How words are to be understood."
@@ -107,10 +107,10 @@ class TypeOptions:
 
     def marks(self, column: str) -> list[str] | None:
         "The caller's marks for a column; None leaves them to be recognised."
-        if isinstance(self.missing_values, Mapping):
-            found = self.missing_values.get(column)
-            return None if found is None else list(found)
-        return None if self.missing_values is None else [str(v) for v in self.missing_values]
+        found = self.missing_values.get(column) if isinstance(self.missing_values, Mapping) else self.missing_values
+        if found is None:
+            return None
+        return [found] if isinstance(found, str) else [str(v) for v in found]
 
     def date(self, column: str) -> Any:
         "The caller's date format for a column."
@@ -212,12 +212,14 @@ def _cast_numbers(items: pa.Array) -> pa.Array:
         return pc.cast(items, pa.int64())
     return pc.cast(items, pa.float64())
 
-# %% ../../nbs/05_data.typing.ipynb #176e814a
+# %% ../../nbs/05_data.typing.ipynb #e3b75085
 def _kept_as_codes(words: Words, rest: pa.Array, column: str) -> list[Note]:
     "Notes when the digits of a column are codes and not numbers."
-    for pattern, why in ((_PADDED, "zeros in front would be lost in a number"), (_TOO_LONG, "a number would lose the last digits")):
+    for pattern, why in ((_TOO_LONG, "a number would lose the last digits"), (_PADDED, "zeros in front would be lost in a number")):
         if pattern == _TOO_LONG and (pc.max(pc.binary_length(rest)).as_py() or 0) < 19:
             continue
+        if pattern == _PADDED and not words.once:  # a cheap look spares most of the cells the dear one
+            rest = rest.filter(pc.or_(pc.starts_with(rest, "0"), pc.match_like(rest, "_0%")))
         mask = pc.match_substring_regex(rest, pattern)
         if pc.any(mask).as_py():
             example = rest.filter(mask)[0].as_py()
