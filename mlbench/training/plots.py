@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['leaderboard_figure', 'folds_figure', 'cost_figure', 'learning_figure', 'oof_figure', 'gain_sentence', 'tell']
 
-# %% ../../nbs/55_training.plots.ipynb #48056f54
+# %% ../../nbs/55_training.plots.ipynb #cf4e8686
 def _colour(found: Comparison, model: str, tied: bool) -> str:
     "Strong for the chosen model, pale for those within noise of the best, grey for the rest."
     return GOOD if model == found.chosen else PALETTE[4] if tied else MUTED
@@ -51,14 +51,21 @@ def leaderboard_figure(
     for row in board.iloc[::-1].to_dict("records"):
         low, mid, high = row[f"{name}_low"], row[name], row[f"{name}_high"]
         colour = _colour(found, row["model"], row["within_noise"])
-        error = {"type": "data", "symmetric": False, "array": [high - mid], "arrayminus": [mid - low], "color": colour, "thickness": 2, "width": 5}
-        hover = f"{name} {number(mid)}, 95 % interval {number(low)} to {number(high)}<extra>{row['model']}</extra>"
-        figure.add_scatter(x=[mid], y=[row["model"]], mode="markers", marker={"size": 11, "color": colour}, error_x=error, name=row["model"], hovertemplate=hover)
+        ends = {"type": "data", "symmetric": False, "array": [high - mid], "arrayminus": [mid - low]}
+        figure.add_scatter(
+            x=[mid],
+            y=[row["model"]],
+            mode="markers",
+            marker={"size": 11, "color": colour},
+            error_x=ends | {"color": colour, "thickness": 2, "width": 5},
+            name=row["model"],
+            hovertemplate=f"{name} {number(mid)}, 95 % interval {number(low)} to {number(high)}<extra>{row['model']}</extra>",
+        )
     better = "larger" if metric(name).greater_is_better else "smaller"
-    height = 150 + 44 * len(board)
-    return figure_layout(figure, _leaderboard_title(found, board, name), x=f"{name} ({better} is better), mean over folds and 95 % interval", height=height, legend=False)
+    axis = f"{name} ({better} is better), mean over folds and 95 % interval"
+    return figure_layout(figure, _leaderboard_title(found, board, name), x=axis, height=150 + 44 * len(board), legend=False)
 
-# %% ../../nbs/55_training.plots.ipynb #3a060b3a
+# %% ../../nbs/55_training.plots.ipynb #7a6e6a24
 def _agreement(found: Comparison, table: pd.DataFrame) -> tuple[int, int]:
     "How many folds put the best model first, of how many."
     wide = table.dropna()
@@ -76,12 +83,13 @@ def folds_figure(
     table = found.folds.pivot(index="fold", columns="model", values=found.metric)[names]
     figure = go.Figure()
     for fold, row in table.iterrows():
-        figure.add_scatter(x=names, y=row.to_numpy(), mode="lines+markers", line={"color": MUTED, "width": 1}, marker={"size": 6}, name=f"fold {fold}", opacity=0.7)
+        thin = {"line": {"color": MUTED, "width": 1}, "marker": {"size": 6}, "opacity": 0.7}
+        figure.add_scatter(x=names, y=row.to_numpy(), mode="lines+markers", name=f"fold {fold}", **thin)
     figure.add_scatter(x=names, y=table.mean().to_numpy(), mode="lines+markers", line={"color": GOOD, "width": 3}, marker={"size": 9}, name="mean")
     ahead, total = _agreement(found, table)
     return figure_layout(figure, f"{names[0]} is the best in {ahead} of {plural(total, 'fold')}", x="model", y=found.metric)
 
-# %% ../../nbs/55_training.plots.ipynb #4d2cf597
+# %% ../../nbs/55_training.plots.ipynb #cdef6f13
 def cost_figure(
     found: Comparison,  # from `cross_validate`
 ) -> go.Figure:
@@ -93,14 +101,14 @@ def cost_figure(
     figure = go.Figure()
     for row in board.to_dict("records"):
         colour = _colour(found, row["model"], row["within_noise"])
-        x, y = [max(float(seconds[row["model"]]), 1e-4)], [row[found.metric]]
-        figure.add_scatter(x=x, y=y, mode="markers+text", text=[row["model"]], textposition="top center", marker={"size": 12, "color": colour}, name=row["model"])
+        x, y, look = [max(float(seconds[row["model"]]), 1e-4)], [row[found.metric]], {"size": 12, "color": colour}
+        figure.add_scatter(x=x, y=y, mode="markers+text", text=[row["model"]], textposition="top center", marker=look, name=row["model"])
     slowest = str(seconds[board["model"]].idxmax())
     title = f"{slowest} takes longest: {number(float(seconds[slowest]), 2)} seconds per fit"
     figure = figure_layout(figure, title, x="seconds per fit", y=found.metric, legend=False)
     return figure.update_xaxes(type="log", gridcolor=GRID)
 
-# %% ../../nbs/55_training.plots.ipynb #48b7bfce
+# %% ../../nbs/55_training.plots.ipynb #8c8fa287
 def learning_figure(
     found: Comparison,  # from `cross_validate`
     model: str | None = None,  # a model with a record of its epochs; None takes the first that has one
@@ -114,10 +122,12 @@ def learning_figure(
     model = kept[0] if model is None else model
     curves, figure = found.history[found.history["model"] == model], go.Figure()
     if curves.empty:
-        raise UsageError(f"{model!r} kept no record of its epochs. " + (f"There is {', '.join(kept)}." if kept else "No model of this comparison did: add mlp to models."))
+        hint = f"There is {', '.join(kept)}." if kept else "No model of this comparison did: add mlp to models."
+        raise UsageError(f"{model!r} kept no record of its epochs. {hint}")
     for column, name, colour in (("train_loss", "training rows", MUTED), ("validation_loss", "held-out rows", GOOD)):
         for _, one in curves.groupby("fold"):
-            figure.add_scatter(x=one["epoch"], y=one[column], mode="lines", line={"color": colour, "width": 1}, opacity=0.35, showlegend=False, hoverinfo="skip")
+            thin = {"line": {"color": colour, "width": 1}, "opacity": 0.35, "showlegend": False, "hoverinfo": "skip"}
+            figure.add_scatter(x=one["epoch"], y=one[column], mode="lines", **thin)
         mean = curves.groupby("epoch")[column].mean()
         figure.add_scatter(x=mean.index, y=mean.to_numpy(), mode="lines", line={"color": colour, "width": 3}, name=name)
     best = curves.loc[curves.groupby("fold")["validation_loss"].idxmin(), "epoch"]
@@ -125,14 +135,15 @@ def learning_figure(
     title = f"{model}: the held-out loss is lowest after {number(float(np.median(best)))} epochs (median of {plural(len(best), 'fold')})"
     return figure_layout(figure, title, x="epoch", y=f"loss ({loss})")
 
-# %% ../../nbs/55_training.plots.ipynb #bc113428
+# %% ../../nbs/55_training.plots.ipynb #20b52453
 def _oof_values(truth: np.ndarray, predicted: np.ndarray, name: str, model: str) -> go.Figure:
     "Predicted against true values."
     import plotly.graph_objects as go
 
     at = np.arange(len(truth))[:: max(1, len(truth) // 3000)]
     ends = [float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))]
-    figure = go.Figure(go.Scattergl(x=predicted[at], y=truth[at], mode="markers", marker={"size": 5, "color": GOOD, "opacity": 0.45}, name="rows"))
+    dots = {"size": 5, "color": GOOD, "opacity": 0.45}
+    figure = go.Figure(go.Scatter(x=predicted[at], y=truth[at], mode="markers", marker=dots, name="rows"))
     figure.add_scatter(x=ends, y=ends, mode="lines", line={"color": MUTED, "dash": "dot"}, name="exact")
     error = np.median(np.abs(truth - predicted))
     return figure_layout(figure, f"Half of the rows are predicted within {number(float(error))}", x=f"{name} predicted by {model}", y=f"{name}, true")
@@ -144,12 +155,14 @@ def _oof_binary(truth: np.ndarray, p: np.ndarray, classes: list[str], model: str
 
     figure = go.Figure()
     for k, colour in ((0, MUTED), (1, GOOD)):
-        figure.add_histogram(x=p[truth == k, 1], xbins={"start": 0, "end": 1.0001, "size": 0.04}, histnorm="percent", marker_color=colour, opacity=0.7, name=classes[k])
+        bins = {"start": 0, "end": 1.0001, "size": 0.04}
+        look = {"marker_color": colour, "opacity": 0.7, "name": classes[k]}
+        figure.add_histogram(x=p[truth == k, 1], xbins=bins, histnorm="percent", **look)
     right = float(np.mean((p[:, 1] >= 0.5) == (truth == 1)))
     figure.update_layout(barmode="overlay")
     return figure_layout(figure, f"At 0.5, {right:.1%} of the rows fall on their own side", x=f"probability of {classes[1]} by {model}", y="per cent of the class")
 
-# %% ../../nbs/55_training.plots.ipynb #e71faf7a
+# %% ../../nbs/55_training.plots.ipynb #4048bc3b
 def _oof_classes(truth: np.ndarray, p: np.ndarray, classes: list[str], model: str) -> go.Figure:
     "Shares of predicted classes for each true class."
     import plotly.graph_objects as go
@@ -157,9 +170,10 @@ def _oof_classes(truth: np.ndarray, p: np.ndarray, classes: list[str], model: st
     said, k = p.argmax(axis=1), len(classes)
     counts = np.bincount(truth * k + said, minlength=k * k).reshape(k, k)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    scale = [[0, "white"], [1, GOOD]]
-    text = [[f"{v:.0%}" if v >= 0.005 else "" for v in row] for row in shares] if k <= 20 else None
-    figure = go.Figure(go.Heatmap(z=shares, x=classes, y=classes, colorscale=scale, zmin=0, zmax=1, text=text, texttemplate="%{text}" if text else None, showscale=False))
+    look: dict[str, Any] = {"colorscale": [[0, "white"], [1, GOOD]], "zmin": 0, "zmax": 1, "showscale": False}
+    if k <= 20:
+        look |= {"text": [[f"{v:.0%}" if v >= 0.005 else "" for v in row] for row in shares], "texttemplate": "%{text}"}
+    figure = go.Figure(go.Heatmap(z=shares, x=classes, y=classes, **look))
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(type="category")
     worst = classes[int(np.where(counts.sum(axis=1) > 0, np.diag(shares), 1).argmin())]
@@ -198,7 +212,7 @@ def gain_sentence(
         text += f" The best single column alone brings {max(share, 0):.0%} of that."
     return Sentence(text)
 
-# %% ../../nbs/55_training.plots.ipynb #3c7ec3fd
+# %% ../../nbs/55_training.plots.ipynb #e7e849e8
 def tell(
     found: Comparison,  # from `cross_validate`
     stage: Any,  # an open stage: its `metric` and `finding` are called
@@ -214,4 +228,5 @@ def tell(
     for note in found.notes:
         stage.finding("comparison cut short", note, "warning", proposal="raise constraints.time_budget_s, or name fewer models")
     if "dummy" in rows.index and not rows.loc["dummy", "error"] and bool(rows.loc["dummy", "within_noise"]):
-        stage.finding("no gain", f"{found.chosen} cannot be told from a model that looks at no column", "stop", proposal="look for columns that say something about the target")
+        what = f"{found.chosen} cannot be told from a model that looks at no column"
+        stage.finding("no gain", what, "stop", proposal="look for columns that say something about the target")
