@@ -108,9 +108,9 @@ def clean_html(
         cleaner.handle_endtag(cleaner.open[-1])
     return "".join(cleaner.written)
 
-# %% ../../nbs/94_chain.render.ipynb #4de63f48
+# %% ../../nbs/94_chain.render.ipynb #f08b4ecd
 @functools.cache
-def _markdown() -> Callable[[str], str]:
+def _markdown() -> Callable[[str], Any]:
     "The Markdown renderer, made once."
     import mistune
 
@@ -121,7 +121,7 @@ def markdown_html(
     text: str,  # Markdown
 ) -> str:  # HTML, headings one level down
     "Render Markdown; HTML in it is cleaned."
-    rendered = clean_html(_markdown()(text))
+    rendered = clean_html(str(_markdown()(text)))
     return re.sub(r"(</?h)([1-6])", lambda m: f"{m[1]}{min(6, int(m[2]) + 1)}", rendered)
 
 # %% ../../nbs/94_chain.render.ipynb #18535c78

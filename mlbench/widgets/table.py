@@ -81,7 +81,7 @@ def filter_rows(
         found |= column.astype(str).str.casefold().str.contains(word, regex=False).to_numpy(dtype=bool, na_value=False) & column.notna().to_numpy()
     return found
 
-# %% ../../nbs/95_widgets.table.ipynb #117d585a
+# %% ../../nbs/95_widgets.table.ipynb #5d718e46
 def _shown(value: Any) -> str | None:
     "One value as it stands in a cell; None where it is missing."
     if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
@@ -89,7 +89,8 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, pd.Timestamp):
         return value.isoformat(sep=" ").removesuffix(" 00:00:00")
     if isinstance(value, float | np.floating):
-        return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e12 else f"{value:.6g}"
+        number = float(value)
+        return f"{number:,.0f}" if number.is_integer() and abs(number) < 1e12 else f"{number:.6g}"
     text = str(value)
     return text if len(text) <= 200 else text[:199] + "…"
 
@@ -189,14 +190,14 @@ class StaticTable:
     def _repr_html_(self) -> str:
         return _static_html(self.frame, self.title, self.rows)
 
-# %% ../../nbs/95_widgets.table.ipynb #f0c62472
+# %% ../../nbs/95_widgets.table.ipynb #3c3bbde2
 @functools.cache
 def _widget_class() -> type:
     "The class of the live table, made on first use."
     anywidget, traitlets = require("anywidget"), require("traitlets")
     assets = resources.files("mlbench.widgets") / "assets"
 
-    class LiveTable(anywidget.AnyWidget):
+    class LiveTable(anywidget.AnyWidget):  # type: ignore[name-defined]
         "A table whose rows stay in Python; the browser asks for pages."
 
         _esm = (assets / "table.js").read_text(encoding="utf-8")
