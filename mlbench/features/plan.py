@@ -71,17 +71,17 @@ class FeatureColumn:
     unique: int = 0  # different values in the rows that the plan was made from
     missing: float = 0.0  # share of cells without a value
 
-# %% ../../nbs/34_features.plan.ipynb #f326071f
+# %% ../../nbs/34_features.plan.ipynb #702a263d
 def column_roles(
     problem: Any,  # a `Problem`: its target, column roles and split are looked at
     options: FeatureOptions,  # the choices
 ) -> dict[str, str]:  # column -> why it is not used
     "Columns that must not become features, with the reason."
     columns = problem.columns
-    roles = {name: "left out by choice (exclude)" for name in options.exclude}
+    roles = dict.fromkeys(options.exclude, "left out by choice (exclude)")
     if not options.use_sensitive:
-        roles |= {name: "sensitive, and use_sensitive is off" for name in columns.sensitive or []}
-    roles |= {name: "ignored in the problem" for name in columns.ignore or []}
+        roles |= dict.fromkeys(columns.sensitive or [], "sensitive, and use_sensitive is off")
+    roles |= dict.fromkeys(columns.ignore or [], "ignored in the problem")
     if getattr(problem.split, "column", None):
         roles[problem.split.column] = "says which rows are test rows"
     if columns.group:

@@ -108,7 +108,7 @@ def _date_bars(features: pd.DataFrame, column: str) -> tuple[list[str], np.ndarr
     labels = _MONTHS + _WEEKDAYS
     return labels, np.array([months.get(i + 1, 0) for i in range(12)] + [days.get(i, 0) for i in range(7)])
 
-# %% ../../nbs/36_features.preview.ipynb #c3bff755
+# %% ../../nbs/36_features.preview.ipynb #e3a3446a
 def _seen_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, str]:
     "A picture of what models see of a column, and the name of its axis."
     import plotly.graph_objects as go
@@ -119,10 +119,12 @@ def _seen_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, st
         return go.Bar(x=labels, y=counts, marker_color=GOOD, name="what models see"), "month and weekday"
     if kind == "text":
         heavy = features.mean().sort_values(ascending=False).head(MOST_BARS)
-        return go.Bar(x=[str(i).split(":", 1)[1] for i in heavy.index], y=heavy.to_numpy() * len(features), marker_color=GOOD, name="what models see"), "word (sum of weights)"
+        words, weights = [str(i).split(":", 1)[1] for i in heavy.index], heavy.to_numpy() * len(features)
+        return go.Bar(x=words, y=weights, marker_color=GOOD, name="what models see"), "word (sum of weights)"
     if kind in ("categorical", "boolean") and fitted.style == "linear":
         sums = features.sum().sort_values(ascending=False).head(MOST_BARS)
-        return go.Bar(x=[str(i).split(" = ", 1)[-1][:24] for i in sums.index], y=sums.to_numpy(), marker_color=GOOD, name="what models see"), "feature"
+        names = [str(i).split(" = ", 1)[-1][:24] for i in sums.index]
+        return go.Bar(x=names, y=sums.to_numpy(), marker_color=GOOD, name="what models see"), "feature"
     values = features.iloc[:, -1] if kind == "date" else features.iloc[:, 0]
     axis = {"trees": "number, as it is", "linear": "standard deviations from the mean"}[fitted.style]
     axis = "code (-1: never seen)" if kind in ("categorical", "boolean") else axis
@@ -261,14 +263,15 @@ def proposals_sentence(
         text += f" **Look at {', '.join(serious['still used'])}**: a finding marked stop speaks against using it. To leave it out, set `exclude`."
     return Sentence(text)
 
-# %% ../../nbs/36_features.preview.ipynb #6c189d03
+# %% ../../nbs/36_features.preview.ipynb #e7ff22a1
 def plan_markdown(
     plan: FeaturePlan,  # what each column becomes
     checks: pd.DataFrame | None = None,  # from `check_features`
 ) -> str:  # Markdown
     "The documentation of the features."
     cell = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
-    lines = ["# Features", "", f"{plan.summary()}. Version `{plan.version}`.", "", "## Used", "", "| column | kind | what models see | reason |", "| --- | --- | --- | --- |"]
+    lines = ["# Features", "", f"{plan.summary()}. Version `{plan.version}`.", "", "## Used", ""]
+    lines += ["| column | kind | what models see | reason |", "| --- | --- | --- | --- |"]
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.steps)} | {cell(c.reason)} |" for c in plan.columns if c.use]
     lines += ["", "## Left out", "", "| column | kind | reason |", "| --- | --- | --- |"]
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.reason)} |" for c in plan.columns if not c.use]

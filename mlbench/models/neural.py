@@ -259,15 +259,15 @@ class TorchMLPClassifier(ClassifierMixin, _TorchMLP):
         best = self._scores(X).argmax(axis=1)
         return self.classes_[best]
 
-# %% ../../nbs/46_models.neural.ipynb #e96d6250
+# %% ../../nbs/46_models.neural.ipynb #eace8fc2
 def _fit_values(self: TorchMLPRegressor, X: Any, y: Any) -> TorchMLPRegressor:
     "Train on values with the squared error."
     X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True)
-    self.target_mean_, self.target_scale_ = float(np.mean(y)), float(np.std(y)) or 1.0
+    self.target_mean_, self.target_scale_ = float(np.mean(y)), float(np.std(y))
     random, training = check_random_state(self.random_state), self._training()
     train, held_out = split_held_out(len(y), training.validation_fraction, random)
     with quiet_torch(int(random.randint(2**31 - 1))) as torch:
-        standard = (np.asarray(y, dtype=np.float64) - self.target_mean_) / self.target_scale_
+        standard = (np.asarray(y, dtype=np.float64) - self.target_mean_) / (self.target_scale_ or 1.0)
         target, loss = torch.from_numpy(standard.astype(np.float32))[:, None], torch.nn.functional.mse_loss
         self.weights_, self.biases_, self.history_ = train_network(X, target, 1, loss, train, held_out, training)
     self.n_iter_ = len(self.history_)

@@ -90,12 +90,19 @@ def _mlp(task: str, seed: int, n_jobs: int, columns: int) -> Any:
 
     return (TorchMLPRegressor if task == "regression" else TorchMLPClassifier)(random_state=seed)
 
-# %% ../../nbs/48_models.registry.ipynb #27701eb6
+# %% ../../nbs/48_models.registry.ipynb #a2b46b79
 MODELS = [
     ModelSpec("dummy", "baseline", "trees", 0, "knows only how the target is spread; what does not beat it has learnt nothing", "", _dummy, readable=True),
     ModelSpec("one_rule", "baseline", "trees", 1, "the best single column, cut into a few groups", "Holte 1993", _one_rule, readable=True),
     ModelSpec(
-        "linear", "linear", "linear", 2, "logistic or ridge regression: quick, stable, every effect readable", "Cox 1958; Hoerl and Kennard 1970", _linear, readable=True
+        "linear",
+        "linear",
+        "linear",
+        2,
+        "logistic or ridge regression: quick, stable, every effect readable",
+        "Cox 1958; Hoerl and Kennard 1970",
+        _linear,
+        readable=True,
     ),
     ModelSpec(
         "hist_gradient_boosting", "boosting", "trees", 4, "boosted trees on binned features, by scikit-learn", "Friedman 2001", _hist

@@ -145,18 +145,26 @@ def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], record: _Reco
             rows.append({"model": spec.name, "family": spec.family, "complexity": spec.complexity, "within_noise": False, "error": record.failures[spec.name]})
     return pd.DataFrame(rows).astype({"rank": "Int64"})
 
-# %% ../../nbs/52_training.compare.ipynb #c10db03e
+# %% ../../nbs/52_training.compare.ipynb #d3330f33
+def _said(rows: pd.DataFrame, name: str, model: str) -> str:
+    "A model with its score and interval."
+    mid, low, high = (number(float(rows.loc[model, name + end])) for end in ("", "_low", "_high"))
+    return f"`{model}` ({name} {mid}, 95 % interval {low} to {high})"
+
+
 def _why(board: pd.DataFrame, name: str, best: str, simplest: str, chosen: str) -> str:
     "The reason for the choice, from the numbers."
     rows = board.set_index("model")
-    said = lambda m: f"`{m}` ({name} {number(float(rows.loc[m, name]))}, 95 % interval {number(float(rows.loc[m, name + '_low']))} to {number(float(rows.loc[m, name + '_high']))})"
+    score = lambda model: number(float(rows.loc[model, name]))
     if best == simplest:
-        tied = [m for m in rows.index[rows["within_noise"]] if m != best]
-        also = f" These folds cannot tell it from {', '.join(f'`{m}`' for m in tied)}, none of which is simpler." if tied else " No other is within noise of it."
-        return f"{said(best)} is the best by cross-validation.{also}"
+        tied = ", ".join(f"`{m}`" for m in rows.index[rows["within_noise"]] if m != best)
+        also = f"These folds cannot tell it from {tied}, none of which is simpler." if tied else "No other is within noise of it."
+        return f"{_said(rows, name, best)} is the best by cross-validation. {also}"
     if chosen == best:
-        return f"{said(best)} is the best by cross-validation. The simpler `{simplest}` ({number(float(rows.loc[simplest, name]))}) is within noise of it: choose=\"simplest\" would take that one."
-    return f"{said(simplest)} is the simplest within noise of the best, `{best}` ({number(float(rows.loc[best, name]))}; p = {number(float(rows.loc[simplest, 'p_value']), 2)})."
+        also = f'The simpler `{simplest}` ({score(simplest)}) is within noise of it: `choose = "simplest"` would take that one.'
+        return f"{_said(rows, name, best)} is the best by cross-validation. {also}"
+    p_value = number(float(rows.loc[simplest, "p_value"]), 2)
+    return f"{_said(rows, name, simplest)} is the simplest within noise of the best, `{best}` ({score(best)}; p = {p_value})."
 
 
 def choose(

@@ -71,7 +71,7 @@ def output_of(
             return np.asarray(estimator.predict(X), dtype=np.float64).reshape(-1)
         return spread(np.asarray(estimator.predict_proba(X), dtype=np.float64), estimator.classes_, n_classes)
 
-# %% ../../nbs/50_training.fitting.ipynb #38881298
+# %% ../../nbs/50_training.fitting.ipynb #e07543ce
 def fit_estimator(
     estimator: Any,  # not fitted
     X: Any,  # features
@@ -81,7 +81,8 @@ def fit_estimator(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = estimator.fit(X, y)
-    said = [f"{w.category.__name__}: {str(w.message).strip().splitlines()[0]}" for w in caught if not issubclass(w.category, DeprecationWarning | FutureWarning)]
+    told = [w for w in caught if not issubclass(w.category, DeprecationWarning | FutureWarning)]
+    said = [f"{w.category.__name__}: {str(w.message).strip().splitlines()[0]}" for w in told]
     return fitted, list(dict.fromkeys(said))
 
 # %% ../../nbs/50_training.fitting.ipynb #35029dde

@@ -135,7 +135,7 @@ def learning_figure(
     title = f"{model}: the held-out loss is lowest after {number(float(np.median(best)))} epochs (median of {plural(len(best), 'fold')})"
     return figure_layout(figure, title, x="epoch", y=f"loss ({loss})")
 
-# %% ../../nbs/55_training.plots.ipynb #20b52453
+# %% ../../nbs/55_training.plots.ipynb #72ee0307
 def _oof_values(truth: np.ndarray, predicted: np.ndarray, name: str, model: str) -> go.Figure:
     "Predicted against true values."
     import plotly.graph_objects as go
@@ -160,7 +160,8 @@ def _oof_binary(truth: np.ndarray, p: np.ndarray, classes: list[str], model: str
         figure.add_histogram(x=p[truth == k, 1], xbins=bins, histnorm="percent", **look)
     right = float(np.mean((p[:, 1] >= 0.5) == (truth == 1)))
     figure.update_layout(barmode="overlay")
-    return figure_layout(figure, f"At 0.5, {right:.1%} of the rows fall on their own side", x=f"probability of {classes[1]} by {model}", y="per cent of the class")
+    title, axis = f"At 0.5, {right:.1%} of the rows fall on their own side", f"probability of {classes[1]} by {model}"
+    return figure_layout(figure, title, x=axis, y="per cent of the class")
 
 # %% ../../nbs/55_training.plots.ipynb #4048bc3b
 def _oof_classes(truth: np.ndarray, p: np.ndarray, classes: list[str], model: str) -> go.Figure:

@@ -40,7 +40,7 @@ def _said(value: np.ndarray, classes: list[str] | None) -> str:
         return f"{percent(float(value[1]), 0)} are {names[1]}"
     return f"{percent(float(np.max(value)), 0)} are {names[int(np.argmax(value))]}"
 
-# %% ../../nbs/56_training.rules.ipynb #8e587fae
+# %% ../../nbs/56_training.rules.ipynb #a26fed66
 def rule_lines(
     model: Model,  # a fitted `one_rule`
 ) -> tuple[str, pd.DataFrame]:  # the column's name, and a table of `rows where` and `the rule says`
@@ -49,15 +49,16 @@ def rule_lines(
         raise UsageError(f"rule_lines reads a one_rule model aloud; this one is {model.spec_name}.")
     rule, names = model.estimator, feature_table(model.features)
     feature, column = names.iloc[rule.column_]
-    if feature == column and model.plan.columns and column in model.plan.of_kind("categorical", "boolean"):
+    if feature == column and column in model.plan.of_kind("categorical", "boolean"):
         groups: dict[int, list[str]] = {}
         for code, categories in _categories_of_codes(model, column).items():
             groups.setdefault(int(group_of(np.array([code]), rule.edges_)[0]), []).extend(categories)
-        lines = [(f"{column} is {' or '.join(c[:6])}{' or rarer' if len(c) > 6 else ''}", _said(rule.values_[g], model.target.classes)) for g, c in sorted(groups.items())]
+        where = {g: f"{column} is {' or '.join(c[:6])}{f' or {len(c) - 6} others' if len(c) > 6 else ''}" for g, c in groups.items()}
+        lines = [(where[g], _said(rule.values_[g], model.target.classes)) for g in sorted(where)]
     else:
         ranges = [line.rsplit(": ", 1)[0] for line in rule_text(rule, feature)]
         lines = [(where, _said(v, model.target.classes)) for where, v in zip(ranges, rule.values_)]
-        lines = lines if model.plan and _has_missing(model, column) else lines[:-1]
+        lines = lines if _has_missing(model, column) else lines[:-1]
     return column, pd.DataFrame(lines, columns=["rows where", "the rule says"])
 
 

@@ -80,7 +80,7 @@ def canonical_bytes(
             new.writestr(info, content, compresslevel=1)
     return out.getvalue()
 
-# %% ../../nbs/53_training.store.ipynb #7f8119b9
+# %% ../../nbs/53_training.store.ipynb #e8f710fd
 def estimator_bytes(
     estimator: Any,  # a fitted estimator or pipeline
 ) -> bytes:  # a skops file, equal for equal models
@@ -90,7 +90,10 @@ def estimator_bytes(
     data = skops.io.dumps(estimator)
     unknown = untrusted_types(data)
     if unknown:
-        raise ArtifactError(f"The model holds types that are not trusted when it is opened again: {', '.join(unknown)}. Add them to mlbench.training.store.TRUSTED if they are yours.")
+        raise ArtifactError(
+            f"The model holds types that are not trusted when it is opened again: {', '.join(unknown)}. "
+            "Add them to mlbench.training.store.TRUSTED if they are yours."
+        )
     return canonical_bytes(data)
 
 
@@ -106,4 +109,7 @@ def read_estimator(
             return skops.io.loads(data, trusted=sorted(TRUSTED & set(skops.io.get_untrusted_types(data=data))))
     except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ArtifactError(f"The stored model cannot be read ({error}). It was cut short or changed: run the training stage again.") from error
-    raise ArtifactError(f"The stored model was not opened: it holds types that are not trusted ({', '.join(unknown)}). It was not written by mlbench, or by another version.")
+    raise ArtifactError(
+        f"The stored model was not opened: it holds types that are not trusted ({', '.join(unknown)}). "
+        "It was not written by mlbench, or by another version."
+    )
