@@ -33,7 +33,7 @@ from .dialect import Assumption, Dialect, find_encoding, looks_binary, sniff
 __all__ = ['SAMPLE_BYTES', 'compression_of', 'zip_members', 'open_stream', 'take_sample', 'decode_sample', 'count_padded',
            'PaddedCounter', 'Feed', 'drop_footer', 'tidy', 'ReadOptions', 'find_dialect', 'read_delimited']
 
-# %% ../../nbs/05_data.delimited.ipynb #6998bebf
+# %% ../../nbs/05_data.delimited.ipynb #823f9894
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"))
 
 
@@ -53,7 +53,7 @@ def zip_members(
     return [n for n in names if not n.startswith("__MACOSX/") and not Path(n).name.startswith(".")]
 
 
-def _open_zip(path: Path) -> BinaryIO:
+def _open_zip(path: Path) -> Any:
     "The one file of an archive; raises `DataError` when there are more or none."
     members = zip_members(path)
     if len(members) != 1:

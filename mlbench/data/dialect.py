@@ -172,7 +172,7 @@ def cell_kind(
         return "number"
     return "date" if _DATE.fullmatch(cell) else "text"
 
-# %% ../../nbs/05_data.dialect.ipynb #b03a5b30
+# %% ../../nbs/05_data.dialect.ipynb #5eba8578
 SEPARATORS = ("\t", ";", "|", ",", "^", "~", "\x1f", "\x01")
 SEPARATOR_NAMES = {"\t": "tab", " ": "blanks", "\x1f": "unit separator", "\x01": "control A"}
 
@@ -181,7 +181,8 @@ def common_width(
     rows: list[Row],  # rows of a sample
 ) -> tuple[int, float]:  # cells, and the share of the rows that are not blank that have so many
     "The usual number of cells in a row."
-    widths = Counter(len(r.cells) for r in rows if r.cells)
+    rows = [r for r in rows if r.cells]
+    widths = Counter(len(r.cells) for r in rows if not r.cells[0].startswith("#")) or Counter(len(r.cells) for r in rows)
     if not widths:
         return 0, 0.0
     width, count = widths.most_common(1)[0]  # the earlier one when two are equally usual
