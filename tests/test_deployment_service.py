@@ -282,8 +282,10 @@ def test_an_error_inside_the_block_stops_the_service(packed):
 
 def test_the_runbook_speaks_the_truth(packed):
     text = (packed[2].folder / "runbook.md").read_text()
-    sent = text.split("-d '", 1)[1].split("'\n", 1)[0]
+    sent = text.split("-d ", 1)[1].split("\n", 1)[0]
+    assert sent == "@bundle/example.json"
     with start_service(packed[2].folder) as service:
+        sent = f"@{packed[2].folder / 'example.json'}"
         command = ["curl", "-s", f"{service.url}/predict", "-H", "content-type: application/json", "-d", sent]
         answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert answer["predictions"] == packed[2].answer(read_json(packed[2].folder / "example.json")["rows"])["predictions"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SERVICE_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'MEANINGS', 'fields_of', 'check_name', 'safe_name', 'as_sent',
-           'write_bundle', 'check_hashes', 'has_external_data', 'labels_of', 'Bundle', 'contents']
+           'write_bundle', 'check_hashes', 'has_external_data', 'labels_of', 'Bundle', 'size_text', 'contents']
 
 # %% ../../nbs/70_deployment.bundle.ipynb #dcde1b0a
 def _accepts(dtype: str) -> str:
@@ -98,12 +98,9 @@ HEALTHCHECK CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://
 CMD ["python", "-m", "mlbench.deployment.service", "bundle", "--host", "0.0.0.0", "--port", "8080", "--allow-host", "*"]
 """
 
-# %% ../../nbs/70_deployment.bundle.ipynb #66d81a17
-def _runbook(record: Mapping[str, Any], example: Mapping[str, Any]) -> str:
+# %% ../../nbs/70_deployment.bundle.ipynb #92dcbc35
+def _runbook(record: Mapping[str, Any]) -> str:
     "What an operator does, with commands that work."
-    import json
-
-    body = json.dumps(example, ensure_ascii=True).replace("'", "\\u0027")
     goals = [f"- {v['sentence']}" for v in record["verdicts"] if v.get("sentence")]
     watch = "\n".join(goals) or "- No success criterion was set for this model."
     return f"""# Runbook of {record["name"]}
@@ -118,9 +115,10 @@ It listens on this machine alone. `--host 0.0.0.0 --allow-host NAME` opens it to
 
 **Ask.**
 
-    curl -s http://127.0.0.1:8080/predict -H 'content-type: application/json' -d '{body}'
+    curl -s http://127.0.0.1:8080/predict -H 'content-type: application/json' -d @bundle/example.json
 
-What may be sent is described at `/metadata`. An unknown value is `null`; a new category is allowed; a wrong type is answered with 422 and the field's name.
+The file holds two real rows; `/metadata` describes what may be sent. An unknown value is `null`, a new category
+is allowed, and a wrong type is answered with 422 and the field's name.
 
 **Roll back.** The champion before takes its place again; services started from the champion's folder take it at their next start:
 
@@ -214,7 +212,7 @@ def _reference(model: Any, frame: pd.DataFrame, fields: Sequence[Field]) -> pd.D
     kept = conform(part, model.schema, [f.name for f in fields])
     return kept.assign(**{model.target.name: part[model.target.name]}) if model.target.name in part else kept
 
-# %% ../../nbs/70_deployment.bundle.ipynb #41815007
+# %% ../../nbs/70_deployment.bundle.ipynb #7faa838d
 def write_bundle(
     folder: str | Path,  # empty, or not there yet
     model: Any,  # a fitted mlbench.training.model.Model
@@ -245,7 +243,7 @@ def write_bundle(
     model.save(folder / "native")
     _reference(model, frame, fields).to_parquet(folder / "reference.parquet")
     texts = {"card.md": card or f"# {name}\n", "requirements.txt": _requirements(), "Dockerfile": _dockerfile(), "MLmodel": _mlmodel()}
-    for file, text in (texts | {"runbook.md": _runbook(record, example)}).items():
+    for file, text in (texts | {"runbook.md": _runbook(record)}).items():
         write_text(folder / file, text)
     for file, value in {"bundle.json": record, "parity.json": parity.to_dict(), "example.json": example}.items():
         write_json(folder / file, value)
@@ -398,7 +396,7 @@ def _native(self: Bundle) -> Any:
 
     return Model.load(self.folder / "native")
 
-# %% ../../nbs/70_deployment.bundle.ipynb #b0a95301
+# %% ../../nbs/70_deployment.bundle.ipynb #af71c80b
 def _bundle_facts(self: Bundle) -> Facts:
     "A short table for a notebook."
     r = self.record
@@ -407,7 +405,7 @@ def _bundle_facts(self: Bundle) -> Facts:
     first = sorted(r["metrics"].items(), key=lambda item: item[0] != r.get("metric"))
     rows |= {name: number(m.get("value") if isinstance(m, Mapping) else m) for name, m in first[:4]}
     rows |= {"agrees with the model to": number(r["parity"]["max_rel"]) if r["parity"]["max_rel"] else "the last digit"}
-    return Facts(f"Bundle {r['name']}", rows | {"model.onnx": f"{self.model_size_mb:.3g} MB", "content": self.sha256[:12]})
+    return Facts(f"Bundle {r['name']}", rows | {"model.onnx": size_text(1e6 * self.model_size_mb), "content": self.sha256[:12]})
 
 
 @dataclass(frozen=True)
@@ -438,12 +436,20 @@ class Bundle:
     def _repr_html_(self) -> str:
         return _bundle_facts(self)._repr_html_()
 
-# %% ../../nbs/70_deployment.bundle.ipynb #60b103c4
+# %% ../../nbs/70_deployment.bundle.ipynb #c3293827
+def size_text(
+    size: float,  # bytes
+) -> str:  # such as `4.5 kB`
+    "A size for people."
+    unit, factor = ("MB", 1e6) if size >= 1e6 else ("kB", 1e3)
+    return f"{size / factor:.1f} {unit}"
+
+# %% ../../nbs/70_deployment.bundle.ipynb #53ead253
 MEANINGS = {
-    "bundle.json": "what the model takes and answers, its metrics, what it was made from",
+    "bundle.json": "what it takes and answers, figures, hashes",
     "model.onnx": "the model: raw columns in, prediction out",
-    "native": "the fitted model, for explaining and retraining (skops)",
-    "parity.json": "proof that model.onnx says what the fitted model says",
+    "native": "the fitted model, to explain and retrain (skops)",
+    "parity.json": "proof that model.onnx says what it says",
     "card.md": "the model card",
     "reference.parquet": "training rows to compare later rows with",
     "example.json": "a request that works",
@@ -464,5 +470,5 @@ def contents(
     def size(path: Path) -> int:
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
 
-    rows = [(name, meaning, size(bundle.folder / name) / 1000) for name, meaning in MEANINGS.items() if (bundle.folder / name).exists()]
-    return pd.DataFrame(rows, columns=["file", "what it is", "kB"])
+    rows = [(name, meaning, size_text(size(bundle.folder / name))) for name, meaning in MEANINGS.items() if (bundle.folder / name).exists()]
+    return pd.DataFrame(rows, columns=["file", "what it is", "size"])

@@ -107,7 +107,7 @@ def wrong_labels(
     decided = best[:, -1] - best[:, -2] > 2 * tolerance if expected.shape[1] > 1 else np.zeros(len(best), bool)
     return decided & (expected.argmax(axis=1) != got.argmax(axis=1))
 
-# %% ../../nbs/70_deployment.parity.ipynb #fc1103c5
+# %% ../../nbs/70_deployment.parity.ipynb #b4adf679
 @dataclass(frozen=True)
 class Parity:
     "How well an ONNX file agrees with the model it was made from."
@@ -127,7 +127,10 @@ class Parity:
         "A row per kind of change, ready to be shown."
         columns = {"change": "rows tried", "rows": "rows", "max_abs": "largest difference", "max_rel": "relative"}
         columns |= {"wrong_labels": "other labels", "column": "worst column"}
-        return pd.DataFrame(self.changes)[list(columns)].rename(columns=columns)
+        table = pd.DataFrame(self.changes)[list(columns)]
+        for name in ("max_abs", "max_rel"):
+            table[name] = ["exact" if value == 0 else f"{value:.1e}" for value in table[name]]
+        return table.rename(columns=columns)
 
     def sentence(self) -> str:
         "The result in words."

@@ -164,7 +164,7 @@ def _versions(client: MlflowClient, place: str | Path, name: str) -> list[Versio
     found = client.search_model_versions(f"name='{name}'", max_results=1000)
     return sorted((_version(v, aliases, place) for v in found), key=lambda v: v.version)
 
-# %% ../../nbs/70_deployment.registry.ipynb #340ff806
+# %% ../../nbs/70_deployment.registry.ipynb #335edf71
 @dataclass(frozen=True)
 class Decision:
     "What was decided about a version, and why."
@@ -180,7 +180,7 @@ def compare(
 ) -> Decision:
     "Whether a version should take the champion's place."
     if champion is None:
-        return Decision(True, "There is no champion yet, so this version becomes it.")
+        return Decision(True, "There was no champion yet.")
     if new.metric != champion.metric:
         chosen = f"Version {champion.version} was chosen by {champion.metric}, this one by {new.metric}"
         return Decision(False, f"{chosen}: they cannot be compared. Promote by hand.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['alternatives', 'row_of', 'followed', 'vary', 'swings', 'what_if_figure']
+__all__ = ['MAX_CELLS', 'alternatives', 'telling_row', 'row_of', 'followed', 'vary', 'swings', 'what_if_figure']
 
 # %% ../../nbs/70_deployment.whatif.ipynb #a5c96f71
 def alternatives(
@@ -37,13 +37,31 @@ def alternatives(
         return [d.isoformat() for d in pd.date_range(field.minimum, field.maximum, periods=values)]
     return []
 
-# %% ../../nbs/70_deployment.whatif.ipynb #2e38a5db
+# %% ../../nbs/70_deployment.whatif.ipynb #57fc6058
+def telling_row(
+    bundle: Bundle,
+    frame: pd.DataFrame,  # raw rows
+    rows: int = 1000,  # looked at, taken evenly
+) -> int:  # position in the frame
+    "The row that the model is least sure of; for numbers one with a middling prediction."
+    places = np.unique(np.linspace(0, len(frame) - 1, min(rows, len(frame))).astype(int))
+    raw = bundle.raw(frame[[f.name for f in bundle.fields]].iloc[places])
+    if bundle.classes is None:
+        unsure = np.abs(raw[:, 0] - np.median(raw[:, 0]))
+    elif bundle.record["threshold"] is not None:
+        unsure = np.abs(raw[:, 1] - bundle.record["threshold"])
+    else:
+        unsure = np.diff(np.sort(raw, axis=1)[:, -2:], axis=1)[:, 0]
+    return int(places[int(np.argmin(unsure))])
+
+# %% ../../nbs/70_deployment.whatif.ipynb #85382b93
 def row_of(
     bundle: Bundle,
     frame: pd.DataFrame,  # raw rows
-    row: int,  # position, from 0
+    row: int | None,  # position, from 0; None takes the telling one
 ) -> dict[str, Any]:  # one row, as a caller would send it
     "A row of a frame."
+    row = telling_row(bundle, frame) if row is None else row
     if not 0 <= row < len(frame):
         raise UsageError(f"row={row} is not among the {len(frame)} rows. Choose 0 to {len(frame) - 1}.")
     return {f.name: as_sent(frame[f.name].iloc[row], f) for f in bundle.fields}
@@ -74,17 +92,21 @@ def vary(
     place, _ = followed(bundle, given)
     return bundle.raw([given | {column: value} for value in values])[:, place]
 
-# %% ../../nbs/70_deployment.whatif.ipynb #5fd89722
+# %% ../../nbs/70_deployment.whatif.ipynb #a7d446da
+MAX_CELLS = 600_000  # of a table with very many columns, only the first columns are tried
+
+
 def swings(
     bundle: Bundle,
     frame: pd.DataFrame,  # raw rows
-    row: int = 0,  # position, from 0
+    row: int | None = None,  # position, from 0; None takes the telling one
     values: int = 15,  # tried per column
 ) -> pd.DataFrame:  # a row per column, the widest swing first
     "How far each column alone could move the prediction of a row."
     given = row_of(bundle, frame, row)
     place, _ = followed(bundle, given)
-    tried = [(f.name, v) for f in bundle.fields for v in [given[f.name], *alternatives(f, values)]]
+    fields = bundle.fields[: max(1, MAX_CELLS // (values * len(bundle.fields)))]
+    tried = [(f.name, v) for f in fields for v in [given[f.name], *alternatives(f, values)]]
     table = pd.DataFrame(tried, columns=["column", "value"], dtype=object)
     table["answer"] = bundle.raw([given | {name: value} for name, value in tried])[:, place]
     rows = []
@@ -95,26 +117,27 @@ def swings(
     order = (shown["highest"] - shown["lowest"]).sort_values(ascending=False, kind="stable").index
     return shown.loc[order].reset_index(drop=True)
 
-# %% ../../nbs/70_deployment.whatif.ipynb #b9a6e20d
-def _title(bundle: Bundle, given: dict[str, Any], column: str, answers: np.ndarray, label: str) -> str:
+# %% ../../nbs/70_deployment.whatif.ipynb #1bb5bdd9
+def _title(bundle: Bundle, given: dict[str, Any], row: int, column: str, answers: np.ndarray) -> str:
     "What the picture shows, in words."
     now = bundle.raw([given])
     place, _ = followed(bundle, given)
     said = number(float(now[0, 0])) if bundle.classes is None else str(labels_of(bundle.record, now)[0])
     reach = f"{number(float(answers.min()))} to {number(float(answers.max()))}" if len(answers) else "no other values"
     figure = f" at {number(float(now[0, place]))}" if bundle.classes is not None else ""
-    return f"The model says {said}{figure}; with another {column}: {reach}"
+    return f"Row {row}: the model says {said}{figure}; with another {column}: {reach}"
 
 
 def what_if_figure(
     bundle: Bundle,
     frame: pd.DataFrame,  # raw rows
-    row: int = 0,  # position, from 0
+    row: int | None = None,  # position, from 0; None takes the one that the model is least sure of
     column: str | None = None,  # the one that changes; None takes the one with the widest swing
 ) -> go.Figure:  # plotly
     "How the answer to one row depends on one of its columns."
     import plotly.graph_objects as go
 
+    row = telling_row(bundle, frame) if row is None else row
     given = row_of(bundle, frame, row)
     column = column or str(swings(bundle, frame, row)["column"][0])
     field = next((f for f in bundle.fields if f.name == column), None)
@@ -133,4 +156,4 @@ def what_if_figure(
     if bundle.record["threshold"] is not None:
         figure.add_hline(y=bundle.record["threshold"], line={"dash": "dot", "width": 1}, annotation_text="threshold", annotation_position="bottom right")
         figure.update_yaxes(range=[0, 1])
-    return figure_layout(figure, _title(bundle, given, column, answers, label), x=column, y=label, height=360)
+    return figure_layout(figure, _title(bundle, given, row, column, answers), x=column, y=label, height=360)
