@@ -169,7 +169,7 @@ def intact(
     entries = [*manifest["artifacts"].values(), *manifest.get("sealed", {}).values()]
     return all(verify(run.stage_folder(stage), e) for e in entries)
 
-# %% ../../nbs/93_chain.cache.ipynb #e0b31fac
+# %% ../../nbs/93_chain.cache.ipynb #cd205d32
 def past_runs(
     project: Project,  # whose
     limit: int = 50,  # at most so many are looked at
@@ -179,7 +179,10 @@ def past_runs(
     return [Run(p) for p in folders[:limit]]
 
 
-def read_manifest(run: Run, stage: str) -> dict[str, Any] | None:
+def read_manifest(
+    run: Run,  # where to look
+    stage: str,  # whose
+) -> dict[str, Any] | None:
     "The manifest of a stage that the runner saw to its end; None otherwise."
     path = run.stage_folder(stage) / "manifest.json"
     if not path.exists():

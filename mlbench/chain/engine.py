@@ -269,13 +269,13 @@ def _run(self: Client, log: Path | None = None, **start: Any) -> None:
             reply = self.wait_for_reply(self.kc.kernel_info())
             self.nb.metadata["language_info"] = reply["content"]["language_info"]
 
-# %% ../../nbs/93_chain.engine.ipynb #a8fc9fa3
+# %% ../../nbs/93_chain.engine.ipynb #9e2e93a8
 class Client(NotebookClient):
     "Runs the notebook of an `Execution` in a kernel."
 
     def __init__(self, execution: Execution, **options: Any):
         fixed = {"kernel_manager_class": KernelManager, "coalesce_streams": True, "store_widget_state": False, "record_timing": False}
-        super().__init__(execution.nb, **(fixed | {"iopub_timeout": 60, "timeout": None} | options))
+        super().__init__(execution.nb, **(fixed | {"iopub_timeout": 600, "timeout": None} | options))
         self.execution = execution
         self.owns_km = True
 

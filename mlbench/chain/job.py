@@ -26,7 +26,7 @@ from ..core.files import write_text
 # %% auto #0
 __all__ = ['prepare_notebook', 'write_parameters', 'Job', 'RunInterrupted', 'caught_signals', 'Follower']
 
-# %% ../../nbs/93_chain.job.ipynb #7e50ac5c
+# %% ../../nbs/93_chain.job.ipynb #f3233b12
 def prepare_notebook(
     source: str,  # text of the project's notebook, as it was when the run was planned
     target: Path,  # the copy that will be executed
@@ -49,7 +49,11 @@ def prepare_notebook(
     return sum(c["cell_type"] == "code" for c in cells) - bool(choices)
 
 
-def write_parameters(base: Path, stage: str, choices: Mapping[str, Choice]) -> Path:
+def write_parameters(
+    base: Path,  # the stage's folder in the run
+    stage: str,  # its name
+    choices: Mapping[str, Choice],  # the values
+) -> Path:  # the file
     "Write the typed values of a stage's parameters, with a new mark of the attempt."
     values = {name: {"value": encode(c.value), "origin": c.origin} for name, c in choices.items()}
     content = {"attempt": secrets.token_hex(8), "stage": stage, "parameters": values}

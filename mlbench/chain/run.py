@@ -88,11 +88,18 @@ def _by_hand(cls: type[Run], project: Project) -> Run:
         write_json(folder / "run.json", record)
     return cls(folder)
 
-# %% ../../nbs/92_chain.run.ipynb #6fd3f46f
+# %% ../../nbs/92_chain.run.ipynb #94bf5c35
 def _status(self: Run) -> str:
     "running, done, failed, refused, interrupted or by-hand; a dead process makes running interrupted."
     status = self.record["status"]
     return "interrupted" if status == "running" and not process_alive(self.record.get("process")) else status
+
+
+def _stages(self: Run) -> dict[str, dict[str, Any]]:
+    "The stages as run.json has them; one that was running when its process went is interrupted."
+    alive = self.status == "running"
+    entries = self.record["stages"].items()
+    return {name: e | ({"status": "interrupted"} if e["status"] == "running" and not alive else {}) for name, e in entries}
 
 
 def _manifests(self: Run) -> dict[str, dict[str, Any]]:
@@ -170,18 +177,18 @@ def _why(self: Run, stage: str) -> list[str]:
     key = stage_key(planned.notebook, planned.values, inputs, problem_parts(project), project.path)
     return key_difference(manifest["key"], key) or ([] if intact(self, planned.name, manifest) else ["its outputs were changed"])
 
-# %% ../../nbs/92_chain.run.ipynb #8e8117f5
+# %% ../../nbs/92_chain.run.ipynb #733fb6b3
 def _show(self: Run) -> Facts:
     "Status, times and stages as a small table."
     record, rows = self.record, []
     rows += [("status", self.status), ("started", record.get("started") or record["created"])]
     if record.get("seconds"):
         rows.append(("seconds", record["seconds"]))
-    for stage, entry in record["stages"].items():
+    for stage, entry in self.stages.items():
         rows.append((stage, entry["status"] + (f", {entry['seconds']:.1f} s" if entry.get("seconds") else "")))
     return Facts(f"Run {self.id} of {record['project']}", rows, str(self.folder))
 
-# %% ../../nbs/92_chain.run.ipynb #3ff7416c
+# %% ../../nbs/92_chain.run.ipynb #cc6f4809
 @dataclass(frozen=True)
 class Run:
     "The folder of a run."
@@ -191,6 +198,7 @@ class Run:
     open = classmethod(_open)
     by_hand = classmethod(_by_hand)
     status = property(_status)
+    stages = property(_stages)
     manifests = property(_manifests)
     find = _find
     path = _path
