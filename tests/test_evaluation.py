@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlbench.data.examples import load_example
 from mlbench.data.schema import infer_schema
@@ -185,3 +187,14 @@ def test_slices_and_card_survive_hostile_names(tmp_path):
     figures = measured_figures(evaluation, evaluation.metrics(n_resamples=20))
     card = model_card(evaluation, figures, [], ranked_columns(evaluation), pd.Series({"age": 1.0}), openings=2)
     assert "opened 2 times" in card and "No success criteria" in card
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(width=64) | st.integers(-(10**9), 10**9).map(float), min_size=1, max_size=80), st.sampled_from([0.0, 1e6, -122.4]))
+def test_any_numbers_can_be_sliced(values, offset):
+    from mlbench.evaluation.slices import slice_labels
+
+    series = pd.Series(values).replace([np.inf, -np.inf], np.nan) + offset
+    labels = slice_labels(series)
+    assert len(labels) == len(series) and not labels.isna().any()
+    assert (labels == "missing").sum() == series.isna().sum()

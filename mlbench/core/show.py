@@ -13,7 +13,7 @@ from typing import Any
 # %% auto #0
 __all__ = ['number', 'percent', 'plural', 'Sentence', 'escape', 'Facts']
 
-# %% ../../nbs/02_core.show.ipynb #81808fd6
+# %% ../../nbs/02_core.show.ipynb #75dcee74
 def number(
     value: Any,  # a number; anything else is shown as text
     digits: int = 3,  # significant digits
@@ -30,7 +30,8 @@ def number(
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return f"{int(value):,}"
     if abs(value) >= 1000:
-        return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.{digits}g}"
+        decimals = max(0, digits - len(str(int(abs(value)))))
+        return f"{value:,.{decimals}f}" if abs(value) < 1e15 else f"{value:.{digits}g}"
     return f"{value:.{digits}g}"
 
 # %% ../../nbs/02_core.show.ipynb #07d000d3

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ['slice_labels', 'slice_table', 'row_losses', 'ranked_columns', 'slice_column', 'slice_figure', 'group_rates',
            'fairness_differences']
 
-# %% ../../nbs/62_evaluation.slices.ipynb #111912da
+# %% ../../nbs/62_evaluation.slices.ipynb #078d4e1f
 def slice_labels(
     series: pd.Series,  # any column
     most: int = 6,  # slices at most, missing apart
@@ -39,18 +39,22 @@ def slice_labels(
         labels = series.map(lambda v: number(v) if isinstance(v, int | float) else str(v), na_action="ignore").astype("str")
         names = [number(v) if isinstance(v, int | float) else str(v) for v in np.sort(series.dropna().unique()).tolist()]
     else:
-        cut = pd.qcut(series, most, duplicates="drop", precision=3)
-        names = [_interval_name(i, cut.dtype.categories[0].left) for i in cut.dtype.categories]
+        cut = pd.qcut(series, most, duplicates="drop", precision=9)
+        names = _interval_names(cut.dtype.categories)
         labels = cut.cat.rename_categories(names).astype("str")
     names = list(dict.fromkeys([*names, "missing"]))
     return pd.Series(pd.Categorical(labels.fillna("missing"), categories=names, ordered=True), index=series.index)
 
-# %% ../../nbs/62_evaluation.slices.ipynb #21a56986
-def _interval_name(interval: pd.Interval, first: object) -> str:
-    "How an interval is written on an axis."
-    if isinstance(interval.left, pd.Timestamp):
-        return f"{interval.left:%Y-%m-%d} to {interval.right:%Y-%m-%d}"
-    return f"up to {number(float(interval.right))}" if interval.left == first else f"{number(float(interval.left))} to {number(float(interval.right))}"
+# %% ../../nbs/62_evaluation.slices.ipynb #e19a1672
+def _interval_names(intervals: pd.IntervalIndex) -> list[str]:
+    "How intervals are written on an axis: with as few digits as tell them apart."
+    if isinstance(intervals[0].left, pd.Timestamp):
+        return [f"{i.left:%Y-%m-%d %H:%M} to {i.right:%Y-%m-%d %H:%M}".replace(" 00:00", "") for i in intervals]
+    for digits in range(3, 16):
+        ends = [number(float(i.right), digits) for i in intervals]
+        if len(set(ends)) == len(ends):
+            break
+    return [f"up to {ends[0]}", *(f"{a} to {b}" for a, b in zip(ends, ends[1:]))]
 
 # %% ../../nbs/62_evaluation.slices.ipynb #91298e94
 def slice_table(
