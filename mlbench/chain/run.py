@@ -177,6 +177,21 @@ def _why(self: Run, stage: str) -> list[str]:
     key = stage_key(planned.notebook, planned.values, inputs, problem_parts(project), project.path)
     return key_difference(manifest["key"], key) or ([] if intact(self, planned.name, manifest) else ["its outputs were changed"])
 
+# %% ../../nbs/92_chain.run.ipynb #f5f83c39
+def _events(self: Run) -> list[dict[str, Any]]:
+    "What happened, in order."
+    return read_lines(self.folder / "events.jsonl")
+
+
+def _metrics(self: Run) -> list[dict[str, Any]]:
+    "Metrics by step and fold, as they were logged."
+    return read_lines(self.folder / "metrics.jsonl")
+
+
+def _openings(self: Run) -> list[dict[str, Any]]:
+    "Each opening of sealed rows."
+    return read_lines(self.folder / "openings.jsonl")
+
 # %% ../../nbs/92_chain.run.ipynb #733fb6b3
 def _show(self: Run) -> Facts:
     "Status, times and stages as a small table."
@@ -188,7 +203,7 @@ def _show(self: Run) -> Facts:
         rows.append((stage, entry["status"] + (f", {entry['seconds']:.1f} s" if entry.get("seconds") else "")))
     return Facts(f"Run {self.id} of {record['project']}", rows, str(self.folder))
 
-# %% ../../nbs/92_chain.run.ipynb #cc6f4809
+# %% ../../nbs/92_chain.run.ipynb #924dfc38
 @dataclass(frozen=True)
 class Run:
     "The folder of a run."
@@ -198,6 +213,7 @@ class Run:
     open = classmethod(_open)
     by_hand = classmethod(_by_hand)
     status = property(_status)
+    events, metrics, openings = property(_events), property(_metrics), property(_openings)
     stages = property(_stages)
     manifests = property(_manifests)
     find = _find
@@ -218,21 +234,6 @@ class Run:
     def project(self) -> Path:
         "The project's folder."
         return self.folder.parents[1]
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        "What happened, in order."
-        return read_lines(self.folder / "events.jsonl")
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        "Metrics by step and fold, as they were logged."
-        return read_lines(self.folder / "metrics.jsonl")
-
-    @property
-    def openings(self) -> list[dict[str, Any]]:
-        "Each opening of sealed rows."
-        return read_lines(self.folder / "openings.jsonl")
 
     @property
     def cards(self) -> dict[str, dict[str, Any]]:
