@@ -96,7 +96,7 @@ def test_the_template_about_the_data_answers_to_its_slider(tmp_path):
     chromium_path()
     project = tmp_path / "tumours"
     Project.create(project, PROBLEM)
-    before = batch(project, "--to", "02_eda")
+    batch(project, "--to", "01_problem")
     with running_lab(project, tmp_path / "lab") as address, browser_page(1280, 1700) as page:
         run_all(page, address.format("02_eda.ipynb"), seconds=180)
         explorer = page.locator(".jp-CodeCell", has=page.locator(".widget-dropdown")).first
@@ -110,7 +110,5 @@ def test_the_template_about_the_data_answers_to_its_slider(tmp_path):
     after = batch(project, "--to", "02_eda")
     chosen = after.record["stages"]["02_eda"]["parameters"]
     assert chosen["groups"] == {"value": 6, "origin": "params.yaml"} and chosen["column"]["value"] == "mean_texture"
-    assert before.id != after.id
-    figures = [json.loads((run.stage_folder("02_eda") / "figures" / "column_against_target.json").read_text()) for run in (before, after)]
-    groups = [max(len(trace["x"]) for trace in figure["data"]) for figure in figures]
-    assert groups == [10, 6] and "mean_texture" in json.dumps(figures[1]["layout"])
+    figure = json.loads((after.stage_folder("02_eda") / "figures" / "column_against_target.json").read_text())
+    assert max(len(trace["x"]) for trace in figure["data"]) == 6 and "mean_texture" in json.dumps(figure["layout"])

@@ -138,7 +138,7 @@ class Overview:
         "What the project asks."
         return str(self.problem.get("question") or self.record["project"])
 
-# %% ../../nbs/94_chain.report.ipynb #5cf35b53
+# %% ../../nbs/94_chain.report.ipynb #6fa8f930
 def verdict_line(
     overview: Overview,  # of the run
 ) -> tuple[str, str, str]:  # good, bad or warn; the line; the small print
@@ -160,8 +160,9 @@ def verdict_line(
     open_ = [v for v in verdicts if v["passed"] is None]
     if open_:
         return "warn", f"{len(open_)} of {plural(len(verdicts), 'goal')} could not be decided.", ", ".join(v["metric"] for v in open_)
-    line = "The run is complete." if status == "done" else f"The run is {status}."
-    return "good" if status == "done" else "warn", line, "No goal was set (success: in problem.yaml)."
+    line = {"done": "The run is complete.", "by-hand": "Run by hand in JupyterLab."}.get(status, f"The run is {status}.")
+    small = "No goal was set (success: in problem.yaml)." if status == "done" else ""
+    return "good" if status in ("done", "by-hand") else "warn", line, small
 
 
 def _stopped(status: str, stage: str) -> str:
