@@ -14,6 +14,7 @@ for _name, _value in _thread_environment().items():
 __getattr__, __dir__, __all__ = _lazy_names(
     __name__,
     {
+        "fit": "mlbench.training.front",
         "Model": "mlbench.training.model",
         "read_table": "mlbench.data.sources",
         "infer_schema": "mlbench.data.schema",

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Comparison": "mlbench.training.compare",
         "choose": "mlbench.training.compare",
         "cross_validate": "mlbench.training.compare",
+        "fit": "mlbench.training.front",
         "limit_rows": "mlbench.training.fitting",
         "limited_threads": "mlbench.training.fitting",
         "output_of": "mlbench.training.fitting",

@@ -158,7 +158,16 @@ def _model_facts(self: Model) -> Facts:
             rows[name] = number(value) + (f" ({number(ends[0])} to {number(ends[1])})" if None not in ends else "")
     return Facts("Model", rows)
 
-# %% ../../nbs/54_training.model.ipynb #f61ca637
+# %% ../../nbs/54_training.model.ipynb #4359c217
+def _leaderboard(
+    self: Model,
+) -> pd.DataFrame:  # one row per candidate, best first
+    "The comparison that this model won; raises `UsageError` for a model that was not compared in this session."
+    if self.comparison is None:
+        raise UsageError("This model carries no comparison: it was loaded, or fitted alone. A run keeps its leaderboard in 04_training.")
+    return self.comparison.table()
+
+# %% ../../nbs/54_training.model.ipynb #b3be836d
 @dataclass
 class Model:
     "A fitted pipeline with all that is needed to use it on raw rows."
@@ -172,6 +181,8 @@ class Model:
     metrics: dict[str, Any] = field(default_factory=dict)  # cross-validated means
     facts: dict[str, Any] = field(default_factory=dict)  # rows, seed, versions
     threshold: float = 0.5  # probability from which a binary model says the positive class
+    comparison: Any = field(default=None, repr=False, compare=False)  # the `Comparison` that chose it; not saved
+    leaderboard = _leaderboard
     conform = _conformed
     output = _output
     predict = _predict
