@@ -73,3 +73,10 @@ def test_generated_tables_are_the_same_every_time_and_near_their_truth():
     prices = load_example("generated_prices")
     ratio = prices.frame["price"] / prices.truth["expected"]
     assert np.std(np.log(ratio)) == pytest.approx(prices.truth["noise_share"], rel=0.15)
+
+
+def test_a_mixed_column_made_in_python_is_kept_as_text(tmp_path):
+    frame = pd.DataFrame({"code": [1, "a", None, 2.5], "size": pd.Categorical(["s", "m", None, "s"])})
+    kept = write_snapshot(frame, tmp_path)
+    back = read_snapshot(kept.path, kept.version)
+    assert back["code"].dropna().tolist() == ["1", "a", "2.5"] and back["size"].isna().sum() == 1
