@@ -120,7 +120,7 @@ def decode_sample(
             text = text[: end + 1]  # the last cell goes on over the end of the sample
     return text.lstrip("\ufeff"), found, why, whole
 
-# %% ../../nbs/05_data.delimited.ipynb #ca93a06d
+# %% ../../nbs/05_data.delimited.ipynb #d35bacc5
 def _starts(separator: str, quote: str) -> list[int]:
     "Pairs of bytes, a boundary and a zero, as 16-bit numbers."
     edges = {separator, quote or "\n", "\n"}
@@ -134,14 +134,22 @@ def _edges(starts: list[int]) -> np.ndarray:
     return table
 
 
+def _at_starts(block: bytes, k: int, starts: list[int]) -> np.ndarray:
+    "Where one of the pairs stands, among the places that are even (`k` 0) or odd (1)."
+    view = np.frombuffer(block, "<u2", max(0, len(block) - k) // 2, k)
+    mask = view == starts[0]
+    for start in starts[1:]:
+        mask |= view == start
+    return np.flatnonzero(mask) * 2 + k
+
+
 def count_padded(
     block: bytes,  # whole cells
     starts: list[int],  # from `_starts`
 ) -> int:  # cells such as 00123 or 0x1F
     "Count cells that begin with a zero and go on with digits, up to 24 of them."
     data, edge = np.frombuffer(block, np.uint8), _edges(starts)
-    pairs = [(np.frombuffer(block, "<u2", max(0, len(block) - k) // 2, k), k) for k in (0, 1)]
-    hits = np.concatenate([np.flatnonzero(np.logical_or.reduce([view == s for s in starts])) * 2 + k for view, k in pairs]) + 2
+    hits = np.concatenate([_at_starts(block, k, starts) for k in (0, 1)]) + 2
     hits = hits[hits < len(data)]
     second = data[hits]
     at, found = hits[(second - 48 < 10) | (second | 32 == 120)] + 1, 0  # uint8 wraps around: what is below "0" is large
@@ -154,7 +162,10 @@ def count_padded(
             break
     return found
 
-# %% ../../nbs/05_data.delimited.ipynb #fa5f1e16
+# %% ../../nbs/05_data.delimited.ipynb #de93df56
+_PIECE = 1 << 17  # bytes looked at together: larger ones leave the cache, and make the system hand out memory again and again
+
+
 class PaddedCounter:
     "Count padded cells over the blocks of a file."
 
@@ -179,12 +190,12 @@ class PaddedCounter:
     ) -> int:
         "Count in a whole file."
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(_PIECE):
                 self.see(block)
         self.see(b"")
         return self.found
 
-# %% ../../nbs/05_data.delimited.ipynb #b7e680e2
+# %% ../../nbs/05_data.delimited.ipynb #e5d6f928
 class Feed(io.RawIOBase):
     "Bytes of a table's body in UTF-8, for pyarrow to read."
 
@@ -229,7 +240,8 @@ class Feed(io.RawIOBase):
         block, self.waiting = (self.waiting, b"") if self.waiting else (self._next(size if size > 0 else 1 << 20), b"")
         if size > 0 and len(block) > size:
             block, self.waiting = block[:size], block[size:]
-        self.counter.see(block)
+        for k in range(0, max(1, len(block)), _PIECE):
+            self.counter.see(block[k : k + _PIECE])
         return block
 
 # %% ../../nbs/05_data.delimited.ipynb #533fadfe
