@@ -181,18 +181,20 @@ def width_figure(
     figure = go.Figure(go.Bar(x=shown.to_numpy(), y=[str(c)[:40] for c in shown.index], orientation="h", marker_color=GOOD))
     return figure_layout(figure, title, x="features", height=130 + 24 * len(shown))
 
-# %% ../../nbs/36_features.preview.ipynb #de4bd21e
-def _duplicates(matrix: Any, most: int = 2_000) -> list[tuple[int, int]]:
-    "Pairs of equal columns among the first `most`."
-    dense = matrix[:, :most]
+# %% ../../nbs/36_features.preview.ipynb #61999cfb
+def _same_columns(fitted: FittedFeatures, most: int = 5_000) -> list[str]:
+    "Pairs of columns that give the same features, among the first `most` features."
+    dense = fitted.matrix[:, :most]
     dense = dense.toarray() if hasattr(dense, "toarray") else dense
-    seen: dict[bytes, int] = {}
+    made: dict[str, set[bytes]] = {}
+    for i, column in enumerate(fitted.names["column"].iloc[:most]):
+        made.setdefault(column, set()).add(np.ascontiguousarray(dense[:, i]).tobytes())
+    first: dict[frozenset[bytes], str] = {}
     pairs = []
-    for i in range(dense.shape[1]):
-        key = np.ascontiguousarray(dense[:, i]).tobytes()
-        if key in seen:
-            pairs.append((seen[key], i))
-        seen.setdefault(key, i)
+    for column, features in made.items():
+        other = first.setdefault(frozenset(features), column)
+        if other != column:
+            pairs.append(f"{other} and {column}")
     return pairs
 
 
@@ -205,7 +207,7 @@ def _constant(matrix: Any) -> np.ndarray:
         spread = np.where(np.isnan(matrix).any(axis=0), 1.0, high - low)
     return np.flatnonzero(spread == 0)
 
-# %% ../../nbs/36_features.preview.ipynb #61495bb4
+# %% ../../nbs/36_features.preview.ipynb #8877ab85
 def check_features(
     fitted: FittedFeatures,  # from `fit_features`
 ) -> pd.DataFrame:  # one row per check: `check`, `passed`, `seen`, `proposal`
@@ -214,14 +216,13 @@ def check_features(
     finite = matrix.data if hasattr(matrix, "tocsc") else matrix
     bad = int((~np.isfinite(finite)).sum()) if fitted.style == "linear" else int(np.isinf(finite).sum())
     constant = [names[i] for i in _constant(matrix)]
-    source = fitted.names["column"].tolist()
-    doubled = [f"{names[a]} and {names[b]}" for a, b in _duplicates(matrix) if names[a] not in constant and source[a] != source[b]]
+    doubled = _same_columns(fitted)
     n, width = matrix.shape
     few = lambda items: ", ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
     rows = [
         ("every feature is a finite number", bad == 0, plural(bad, "cell") + " is not" if bad else "", "look for infinities in the data"),
         ("no feature is constant", not constant, few(constant), "harmless; exclude the column if it is one"),
-        ("no two columns give the same feature", not doubled, few(doubled), "exclude one of the two columns"),
+        ("no two columns give the same features", not doubled, few(doubled), "exclude one of the two columns"),
         ("there are more rows than features", n > width, f"{n:,} rows, {width:,} features", "raise rare_share, or lower max_categories and max_words"),
     ]
     return pd.DataFrame([(c, p, s, "" if p else f) for c, p, s, f in rows], columns=["check", "passed", "seen", "proposal"])
