@@ -1,4 +1,4 @@
-"""The documentation site: `python tools/build_site.py` writes _docs/html.
+"""The documentation site: `python tools/build_site.py` writes _docs/html (`--kept` takes outputs made by older modules).
 
 1. every notebook of nbs/ is executed (what is unchanged since the last time comes from _docs/cache),
 2. `nbdev.serve.proc_nbs` makes pages of them: exported code becomes signature and parameters,
@@ -72,38 +72,36 @@ def library_hash() -> str:
 def execute(path: Path, salt: str) -> None:
     "Execute one notebook in place, or take its outputs from the cache."
     key = hashlib.sha256(salt.encode() + path.read_bytes()).hexdigest()[:24]
-    kept = CACHE / f"{key}.ipynb"
+    kept, lately = CACHE / f"{key}.ipynb", CACHE / f"{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}.ipynb"
+    if "--kept" in sys.argv and lately.exists():
+        kept = lately
     if not kept.exists():
         done = subprocess.run(
             [sys.executable, __file__, "--execute", str(path), str(kept)], cwd=path.parent, capture_output=True, text=True, env=environment()
         )
         if done.returncode:
             raise SystemExit(f"{path.name} does not run:\n{done.stderr[-3000:]}")
-    os.utime(kept)
+        shutil.copy(kept, lately)
     shutil.copy(kept, path)
 
 
 def environment() -> dict[str, str]:
     "Quiet, and without the terminal's colours."
-    return {**os.environ, "IN_TEST": "1", "CI": "true", "NO_COLOR": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT / "docs")}
+    return {**os.environ, "IN_TEST": "1", "CI": "true", "NO_COLOR": "1", "PLOTLY_RENDERER": "plotly_mimetype", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT / "docs")}
 
 
 def execute_here(path: Path, kept: Path) -> None:
-    "What the child process does."
-    import nbformat
-    from nbclient import NotebookClient
+    "What the child process does: the cells run as nbdev_test runs them, and their outputs are kept."
+    from execnb.nbio import read_nb, write_nb
+    from execnb.shell import CaptureShell
 
-    book = nbformat.read(path, as_version=4)
-    sources = [c.source for c in book.cells]
-    for cell in book.cells:
-        if cell.cell_type == "code" and re.search(r"^#\|\s*(eval:\s*false|slow)\s*$", cell.source, re.M):
-            cell.source = ""
-    NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}, coalesce_streams=True).execute()
-    for cell, source in zip(book.cells, sources):
-        cell.source = source
-        cell.metadata.pop("execution", None)
+    def left_out(cell: Any) -> bool:
+        return cell.cell_type != "code" or "nbdev_export(" in cell.source or bool(re.search(r"^#\|\s*(eval:\s*false|slow)\s*$", cell.source, re.M))
+
+    book, shell = read_nb(path), CaptureShell(path)
+    shell.run_all(book, exc_stop=True, preproc=left_out)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(book, kept.with_suffix(".tmp"))
+    write_nb(book, kept.with_suffix(".tmp"))
     kept.with_suffix(".tmp").replace(kept)
 
 

@@ -35,14 +35,15 @@ class StageState:
     began: float = 0.0
     seconds: float | None = None
 
-# %% ../../nbs/98_cli.live.ipynb #eef779a6
+# %% ../../nbs/98_cli.live.ipynb #d05e0348
 def progress_text(
     event: Mapping[str, Any],  # of type "progress"
 ) -> str:  # such as `lightgbm, fold 3 of 5`
     "What a stage is doing now, in words."
     text = str(event.get("what", ""))
     if event.get("done") is not None:
-        text += f" {event['done']}" + (f" of {event['total']}" if event.get("total") else "")
+        count = f"{event['done']}" + (f" of {event['total']}" if event.get("total") else "")
+        text += f" ({count})" if text[-1:].isdigit() else f" {count}"
     values = event.get("values") or {}
     shown = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
     return mask(f"{text} ({shown})" if shown else text)
