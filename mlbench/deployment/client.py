@@ -89,7 +89,7 @@ def _end(process: subprocess.Popen) -> None:
         process.wait()
     process.stdin.close()
 
-# %% ../../nbs/70_deployment.client.ipynb #9fbb893d
+# %% ../../nbs/70_deployment.client.ipynb #d3ca26b7
 def _connection(url: str) -> http.client.HTTPConnection:
     "An open connection."
     parts = urlsplit(url)
@@ -97,9 +97,12 @@ def _connection(url: str) -> http.client.HTTPConnection:
 
 
 def _post(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
-    "Send one request and read the answer."
-    connection.request("POST", "/predict", body, {"content-type": "application/json"})
-    answer = connection.getresponse()
+    "Send one request and read the answer; `UsageError` when the service does not want so much."
+    try:
+        connection.request("POST", "/predict", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+    except (BrokenPipeError, ConnectionResetError):
+        raise UsageError(f"The service hung up on a request of {len(body):,} bytes. Send fewer rows at a time.") from None
     return answer.status, answer.read()
 
 
@@ -108,8 +111,7 @@ def ask(
     rows: list[dict[str, Any]],  # as its metadata describes
 ) -> dict[str, Any]:  # predictions, and for classes their probabilities
     "Ask a service once; `UsageError` with its words when it refuses."
-    connection = _connection(url)
-    with contextlib.closing(connection):
+    with contextlib.closing(_connection(url)) as connection:
         status, content = _post(connection, json.dumps({"rows": rows}).encode())
     answer = json.loads(content)
     if status != 200:
@@ -144,17 +146,18 @@ def _quantiles(seconds: Sequence[float], rows: int) -> Latency:
     p50, p95, p99 = (float(q) for q in np.quantile(np.asarray(seconds) * 1000, [0.5, 0.95, 0.99]))
     return Latency(p50, p95, p99, len(seconds), rows, rows * len(seconds) / float(np.sum(seconds)))
 
-# %% ../../nbs/70_deployment.client.ipynb #d8d47bd4
+# %% ../../nbs/70_deployment.client.ipynb #f57221dc
 def measure_latency(
     url: str,  # of a service
     rows: Sequence[dict[str, Any]],  # asked in turn
     requests: int = 200,  # that are counted
-    rows_per_request: int = 1,
+    rows_per_request: int = 1,  # fewer where they would make a request of more than four megabytes
     warm_up: int = 20,  # requests before, not counted
 ) -> Latency:
     "Ask a service again and again on one connection; `UsageError` when it refuses a request."
     if not rows:
         raise UsageError("There is no row to ask with. Give at least one, such as those of example.json.")
+    rows_per_request = max(1, min(rows_per_request, 4_000_000 // max(len(json.dumps(r)) for r in rows)))
     picked = [[rows[(i + k) % len(rows)] for k in range(rows_per_request)] for i in range(min(requests, len(rows)))]
     bodies, seconds = [json.dumps({"rows": p}).encode() for p in picked], []
     with contextlib.closing(_connection(url)) as connection:
@@ -181,7 +184,7 @@ def request_rows(
         rows.append({f.name: plain(as_sent(columns[f.name][i], f)) for f in bundle.fields})
     return rows
 
-# %% ../../nbs/70_deployment.client.ipynb #421b4837
+# %% ../../nbs/70_deployment.client.ipynb #ec723477
 def smoke_test(
     url: str,  # of a service
     model: Any,  # the fitted mlbench.training.model.Model
@@ -191,8 +194,9 @@ def smoke_test(
     tolerance: float = 1e-9,
 ) -> dict[str, Any]:  # how many rows were compared, and the largest difference
     "Ask a service about real rows; `MlbenchError` when an answer is not the model's."
-    part = frame.head(rows)
-    answer = ask(url, request_rows(bundle, part, rows))
+    sent = request_rows(bundle, frame, rows)
+    sent = sent[: max(1, 4_000_000 // max(len(json.dumps(row)) for row in sent))]
+    part, answer = frame.head(len(sent)), ask(url, sent)
     if bundle.classes is None:
         expected, got = np.asarray(model.predict(part), float), np.asarray(answer["predictions"], float)
     else:
@@ -213,12 +217,12 @@ def serving_figures(
     figures = {f"latency_{p}_ms": getattr(latency, f"{p}_ms") for p in ("p50", "p95", "p99")}
     return {name: {"value": value} for name, value in (figures | {"model_size_mb": bundle.model_size_mb}).items()}
 
-# %% ../../nbs/70_deployment.client.ipynb #e6ad717b
+# %% ../../nbs/70_deployment.client.ipynb #9d3a555d
 def _median_seconds(function: Callable[[], Any], repeats: int) -> float:
-    "Median time of a call, after one that is not counted."
+    "Median time of a call, after one that is not counted; slow calls are repeated less often."
     function()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < 2:
         began = time.perf_counter()
         function()
         times.append(time.perf_counter() - began)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'extreme_values', 'probe_rows', 'differences', 'wrong_labels', 'Parity',
+__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'Part', 'extreme_values', 'probe_rows', 'differences', 'wrong_labels', 'Parity',
            'native_answers', 'check_parity', 'first_difference', 'proven_onnx', 'parity_figure']
 
 # %% ../../nbs/70_deployment.parity.ipynb #e63646f4
@@ -45,20 +45,39 @@ def extreme_values(
     reach = max(high - low, 1.0)
     return [0.0, -1e30, 1e30, 1e-300, low - 10 * reach, high + 10 * reach, np.inf, np.nextafter(high, np.inf)]
 
-# %% ../../nbs/70_deployment.parity.ipynb #51535210
+# %% ../../nbs/70_deployment.parity.ipynb #6c90eb96
 CHANGES = {"number": "extreme number", "text": "category never seen", "date": "far date"}
 
 
-def _changed(base: pd.DataFrame, column: str, kind: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    "Copies of some rows with one column changed."
-    nothing = {"number": np.nan, "text": np.nan, "date": pd.NaT}[kind]
-    yield "column missing", base.assign(**{column: pd.Series([nothing] * len(base), index=base.index).astype(base[column].dtype)})
-    values = extreme_values(base[column], kind)
-    rows = base.iloc[np.arange(max(len(values), len(base))) % len(base)].reset_index(drop=True)
-    cycle = pd.Series([values[i % len(values)] for i in range(len(rows))]).astype(base[column].dtype)
-    yield CHANGES[kind], rows.assign(**{column: cycle})
+Part = tuple[str, str, np.ndarray, "list[Any] | None"]  # change, column, positions of the rows, new values of the column
 
-# %% ../../nbs/70_deployment.parity.ipynb #4f87f8c7
+
+def _changed(real: pd.DataFrame, base: np.ndarray, column: str, kind: str) -> list[Part]:
+    "Some rows again, with one column changed."
+    values = extreme_values(real[column], kind)
+    cycle = np.arange(max(len(values), len(base)))
+    nothing = [pd.NaT if kind == "date" else np.nan] * len(base)
+    return [("column missing", column, base, nothing), (CHANGES[kind], column, base[cycle % len(base)], [values[i % len(values)] for i in cycle])]
+
+
+def _put(real: pd.DataFrame, parts: list[Part]) -> pd.DataFrame:
+    "The rows of all parts in one table."
+    table = real.iloc[np.concatenate([positions for _, _, positions, _ in parts])].reset_index(drop=True)
+    start, changed = 0, {}
+    for _, column, positions, values in parts:
+        if values is not None:
+            changed.setdefault(column, table[column].copy()).iloc[start : start + len(values)] = values
+        start += len(positions)
+    for column, cells in changed.items():
+        table[column] = cells
+    return table
+
+# %% ../../nbs/70_deployment.parity.ipynb #f29a2e72
+def _evenly(rows: int, wanted: int) -> np.ndarray:
+    "Positions spread over the rows of a table."
+    return np.unique(np.linspace(0, rows - 1, min(wanted, rows)).astype(int))
+
+
 def probe_rows(
     frame: pd.DataFrame,  # real rows in canonical form
     kinds: Mapping[str, str],  # column -> number, text or date
@@ -66,19 +85,18 @@ def probe_rows(
     columns: int = 200,  # columns that are changed at most
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the rows, and for each of them what was changed, and where
     "Real rows, and real rows with one change each."
-    frame = frame[list(kinds)].reset_index(drop=True)
     if not len(frame):
         raise ExportError("There is no row to prove the export on. Give the rows that the model was trained on.")
-    real = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(rows, len(frame))).astype(int))]
+    real = frame[list(kinds)].iloc[_evenly(len(frame), rows)].reset_index(drop=True)
     tried = list(kinds)[:columns]
-    base = real.iloc[np.unique(np.linspace(0, len(real) - 1, min(len(real), max(2, 1000 // len(tried)))).astype(int))].reset_index(drop=True)
-    parts = [("real rows", "", real)]
+    base = _evenly(len(real), max(2, 1000 // len(tried)))
+    parts: list[Part] = [("real rows", "", np.arange(len(real)), None)]
     for column in tried:
-        parts += [(change, column, part) for change, part in _changed(base, column, kinds[column])]
-    parts.append(("everything missing", "", pd.DataFrame({c: [None] for c in frame}).astype(frame.dtypes.to_dict())))
-    sizes = [len(part) for _, _, part in parts]
-    labels = pd.DataFrame({"change": np.repeat([p[0] for p in parts], sizes), "column": np.repeat([p[1] for p in parts], sizes)})
-    return pd.concat([p[2] for p in parts], ignore_index=True), labels
+        parts += _changed(real, base, column, kinds[column])
+    table = pd.concat([_put(real, parts), real.iloc[:1].reindex([-1])], ignore_index=True)
+    sizes = [*(len(positions) for _, _, positions, _ in parts), 1]
+    names = {"change": [*(p[0] for p in parts), "everything missing"], "column": [*(p[1] for p in parts), ""]}
+    return table, pd.DataFrame({k: np.repeat(v, sizes) for k, v in names.items()})
 
 # %% ../../nbs/70_deployment.parity.ipynb #c44880fa
 def differences(
