@@ -117,14 +117,14 @@ def swings(
     order = (shown["highest"] - shown["lowest"]).sort_values(ascending=False, kind="stable").index
     return shown.loc[order].reset_index(drop=True)
 
-# %% ../../nbs/70_deployment.whatif.ipynb #1bb5bdd9
+# %% ../../nbs/70_deployment.whatif.ipynb #096d9f4d
 def _title(bundle: Bundle, given: dict[str, Any], row: int, column: str, answers: np.ndarray) -> str:
     "What the picture shows, in words."
     now = bundle.raw([given])
-    place, _ = followed(bundle, given)
+    place, label = followed(bundle, given)
     said = number(float(now[0, 0])) if bundle.classes is None else str(labels_of(bundle.record, now)[0])
     reach = f"{number(float(answers.min()))} to {number(float(answers.max()))}" if len(answers) else "no other values"
-    figure = f" at {number(float(now[0, place]))}" if bundle.classes is not None else ""
+    figure = f" ({label} {number(float(now[0, place]))})" if bundle.classes is not None else ""
     return f"Row {row}: the model says {said}{figure}; with another {column}: {reach}"
 
 
