@@ -160,11 +160,16 @@ def _prices(n: int = 3000, seed: int = 1) -> tuple[pd.DataFrame, dict[str, Any]]
 def _segments(n: int = 3000, seed: int = 2) -> tuple[pd.DataFrame, dict[str, Any]]:
     "Three kinds of customers, drawn from known probabilities."
     frame, rng = _customers(n, seed)
-    scores = np.column_stack([
-        0.06 * (frame["age"] - 46) - 0.3 * frame["support_calls"],
-        0.02 * (frame["monthly_spend"] - 38) + 0.8 * (frame["contract"] == "two years"),
-        0.5 * frame["support_calls"] - 0.03 * (frame["age"] - 46) - 0.6,
-    ]) * 1.5
+    scores = (
+        np.column_stack(
+            [
+                0.06 * (frame["age"] - 46) - 0.3 * frame["support_calls"],
+                0.02 * (frame["monthly_spend"] - 38) + 0.8 * (frame["contract"] == "two years"),
+                0.5 * frame["support_calls"] - 0.03 * (frame["age"] - 46) - 0.6,
+            ]
+        )
+        * 1.5
+    )
     probability = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     names = np.array(["settled", "spender", "in doubt"])
     frame["segment"] = names[(probability.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(0, 2)]
@@ -175,15 +180,28 @@ def _real() -> list[Example]:
     "Tables that come with scikit-learn and statsmodels."
     sk, sm = "bundled with scikit-learn", "bundled with statsmodels"
     return [
-        Example("breast_cancer", "binary", "diagnosis", "Is this tumour malignant?", f"UCI breast cancer Wisconsin, {sk}",
-                lambda: _sklearn("load_breast_cancer", "diagnosis"), "malignant"),
+        Example(
+            "breast_cancer",
+            "binary",
+            "diagnosis",
+            "Is this tumour malignant?",
+            f"UCI breast cancer Wisconsin, {sk}",
+            lambda: _sklearn("load_breast_cancer", "diagnosis"),
+            "malignant",
+        ),
         Example("fair", "binary", "affair", "Who had an affair?", f"survey of 1978 (Fair), {sm}", _fair, "yes"),
         Example("anes96", "binary", "vote", "Who voted for Dole?", f"American national election study 1996, {sm}", _anes96, "Dole"),
         Example("iris", "multiclass", "species", "Which iris is this?", f"Fisher's irises, {sk}", lambda: _sklearn("load_iris", "species")),
         Example("wine", "multiclass", "cultivar", "Which cultivar was this wine made from?", f"UCI wine, {sk}", lambda: _sklearn("load_wine", "cultivar")),
         Example("digits", "multiclass", "digit", "Which digit was written?", f"UCI digits, 8x8 pixels, {sk}", lambda: _sklearn("load_digits", "digit")),
-        Example("diabetes", "regression", "progression", "How far will the disease be in a year?", f"diabetes study (Efron), {sk}",
-                lambda: _sklearn("load_diabetes", "progression", names=False)),
+        Example(
+            "diabetes",
+            "regression",
+            "progression",
+            "How far will the disease be in a year?",
+            f"diabetes study (Efron), {sk}",
+            lambda: _sklearn("load_diabetes", "progression", names=False),
+        ),
         Example("randhie", "regression", "mdvis", "How often will this person see a doctor?", f"RAND health insurance experiment, {sm}", _randhie),
         Example("star98", "regression", "share_above_median", "Which share of a district's pupils is above the median?", f"STAR programme 1998, {sm}", _star98),
     ]

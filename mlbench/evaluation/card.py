@@ -99,11 +99,27 @@ def _slice_lines(ranked: pd.DataFrame, most: int = 5) -> str:
 def _about(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
     "What the model is, in lines."
     problem, target = evaluation.problem, evaluation.target
-    lines = [f"- **Question**: {problem.question or '(none was written)'}", f"- **Task**: {target.task}, target `{target.name}`" + (f", positive class `{target.positive}`" if target.positive else "")]
+    lines = [
+        f"- **Question**: {problem.question or '(none was written)'}",
+        f"- **Task**: {target.task}, target `{target.name}`" + (f", positive class `{target.positive}`" if target.positive else ""),
+    ]
     if target.task == "binary":
         lines.append(f"- **Decision**: `{target.positive}` from a probability of {evaluation.threshold:g}")
     lines += [f"- **{key}**: {value}" for key, value in facts.items()]
     return "\n".join(lines)
+
+
+def _seal(rows: int, openings: int) -> str:
+    "How the figures came about."
+    opened = f"The seal was opened {plural(openings, 'time')}; each opening makes the figures a little more optimistic."
+    return f"On {plural(rows, 'row')} that were sealed during training. {opened}"
+
+
+def _limits(problem: Any) -> str:
+    "What the figures do not say."
+    left_out, sensitive = ", ".join(problem.columns.ignore) or "none", ", ".join(problem.columns.sensitive) or "none were named"
+    where = "It was judged on rows that were drawn like its training rows; where the world differs from them, these figures do not hold."
+    return f"{where} Columns that were left out on purpose: {left_out}. Sensitive columns: {sensitive}."
 
 # %% ../../nbs/64_evaluation.card.ipynb #e3b41fc9
 def model_card(
@@ -119,14 +135,12 @@ def model_card(
     problem = evaluation.problem
     top = importance / importance.sum() if importance.sum() else importance
     leading = "\n".join(f"- {column}: {percent(share, 0)} of the contributions" for column, share in top.head(8).items())
-    left_out = ", ".join(problem.columns.ignore) or "none"
     sections = {
         "What it is for": _about(evaluation, {"Kind of model": evaluation.model_name} | dict(facts or {})),
-        "How good it is": f"On {plural(len(evaluation.y), 'row')} that were sealed during training. The seal was opened {plural(openings, 'time')}; each opening makes the figures a little more optimistic.\n\n{_metric_lines(figures)}",
+        "How good it is": f"{_seal(len(evaluation.y), openings)}\n\n{_metric_lines(figures)}",
         "What was promised": "\n".join(f"- {v.sentence}" for v in verdicts) or "No success criteria were written.",
         "Where it is worse": _slice_lines(ranked),
         "What it goes by": leading or "Nothing was explained.",
-        "Limits": f"It was judged on rows that were drawn like its training rows; where the world differs from them, these figures do not hold. Columns that were left out on purpose: {left_out}. "
-        f"Sensitive columns: {', '.join(problem.columns.sensitive) or 'none were named'}.",
+        "Limits": _limits(problem),
     }
     return f"# Model card: {problem.name}\n\n" + "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"

@@ -48,8 +48,15 @@ def _confusion_trace(counts: np.ndarray, names: list[str]) -> dict[str, Any]:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     words = [[f"{c:,}<br>{percent(s, 0)}" for c, s in zip(row, share)] for row, share in zip(counts, shares)]
     return {
-        "z": shares.round(4), "x": names, "y": names, "text": words, "texttemplate": "%{text}" if len(names) <= 12 else None,
-        "colorscale": [[0, "#ffffff"], [1, GOOD]], "zmin": 0, "zmax": 1, "showscale": False,
+        "z": shares.round(4),
+        "x": names,
+        "y": names,
+        "text": words,
+        "texttemplate": "%{text}" if len(names) <= 12 else None,
+        "colorscale": [[0, "#ffffff"], [1, GOOD]],
+        "zmin": 0,
+        "zmax": 1,
+        "showscale": False,
         "hovertemplate": "true %{y}<br>said %{x}<br>%{text}<extra></extra>",
     }
 
@@ -124,7 +131,9 @@ def precision_recall_figure(
     for position, (name, truth, p) in enumerate(cases[:10]):
         precision, recall = _thin(*precision_recall_curve(truth, p)[:2])
         areas.append(average_precision_score(truth, p))
-        figure.add_scatter(x=recall, y=precision, name=f"{name} ({number(areas[-1])})", mode="lines", line={"color": PALETTE[position % len(PALETTE)], "width": 2})
+        figure.add_scatter(
+            x=recall, y=precision, name=f"{name} ({number(areas[-1])})", mode="lines", line={"color": PALETTE[position % len(PALETTE)], "width": 2}
+        )
     share = cases[0][1].mean()
     if len(cases) == 1:
         figure.add_scatter(x=[0, 1], y=[share, share], name="chance", mode="lines", line={"dash": "dot", "color": MUTED, "width": 1})
@@ -181,8 +190,16 @@ def calibration_figure(
     figure = go.Figure()
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="said = happened", line={"dash": "dot", "color": MUTED, "width": 1})
     errors = {"array": table["high"] - table["happened"], "arrayminus": table["happened"] - table["low"], "color": GOOD, "thickness": 1.2}
-    figure.add_scatter(x=table["said"].round(4), y=table["happened"].round(4), error_y=errors, mode="markers+lines", name="test rows",
-                       marker={"size": 8, "color": GOOD}, customdata=table["rows"], hovertemplate="said %{x:.1%}<br>happened %{y:.1%}<br>%{customdata} rows<extra></extra>")
+    figure.add_scatter(
+        x=table["said"].round(4),
+        y=table["happened"].round(4),
+        error_y=errors,
+        mode="markers+lines",
+        name="test rows",
+        marker={"size": 8, "color": GOOD},
+        customdata=table["rows"],
+        hovertemplate="said %{x:.1%}<br>happened %{y:.1%}<br>%{customdata} rows<extra></extra>",
+    )
     title = f"Probabilities are off by {percent(error)} on average; {off} of {len(table)} bins by more than chance"
     what = "positive" if evaluation.target.task == "binary" else "right"
     return figure_layout(figure, title, x="probability that was said", y=f"share that was {what}")
@@ -200,7 +217,9 @@ def threshold_table(
     found = truth.sum() - np.searchsorted(np.sort(p[truth]), at, side="left")
     precision = np.where(called > 0, found / np.maximum(called, 1), np.nan)
     recall = found / max(truth.sum(), 1)
-    return pd.DataFrame({"threshold": at, "precision": precision, "recall": recall, "called": called / len(p), "f1": 2 * found / np.maximum(called + truth.sum(), 1)})
+    return pd.DataFrame(
+        {"threshold": at, "precision": precision, "recall": recall, "called": called / len(p), "f1": 2 * found / np.maximum(called + truth.sum(), 1)}
+    )
 
 # %% ../../nbs/61_evaluation.curves.ipynb #f3828c53
 def threshold_figure(
@@ -273,11 +292,17 @@ def residual_figure(
     y, p, rows, table = evaluation.y, evaluation.p, _scatter_rows(len(evaluation.y)), residual_table(evaluation)
     error, width = y - p, table["high"] - table["low"]
     ratio = width.iloc[-1] / width.iloc[0] if len(table) > 1 and width.iloc[0] > 0 else 1.0
-    spread = "about equally large everywhere" if 0.5 <= ratio <= 2 else f"{number(float(max(ratio, 1 / ratio)))} times as wide for {'large' if ratio > 1 else 'small'} predictions"
+    spread = (
+        "about equally large everywhere"
+        if 0.5 <= ratio <= 2
+        else f"{number(float(max(ratio, 1 / ratio)))} times as wide for {'large' if ratio > 1 else 'small'} predictions"
+    )
     figure = go.Figure()
     figure.add_scatter(x=p[rows].round(5), y=error[rows].round(5), mode="markers", name="test rows", marker={"size": 4, "opacity": 0.3, "color": MUTED})
     figure.add_scatter(x=table["predicted"], y=table["high"], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip")
-    figure.add_scatter(x=table["predicted"], y=table["low"], mode="lines", line={"width": 0}, fill="tonexty", fillcolor="rgba(50,102,168,.2)", name="middle 80 %")
+    figure.add_scatter(
+        x=table["predicted"], y=table["low"], mode="lines", line={"width": 0}, fill="tonexty", fillcolor="rgba(50,102,168,.2)", name="middle 80 %"
+    )
     figure.add_scatter(x=table["predicted"], y=table["median"], mode="lines+markers", name="median", line={"color": GOOD, "width": 2})
     figure.add_hline(y=0, line={"color": MUTED, "width": 1})
     return figure_layout(figure, f"The median error is {number(float(np.median(error)))}; errors are {spread}", x="predicted", y="true minus predicted")
@@ -327,8 +352,12 @@ def metrics_figure(
     shown = _comparable(table).iloc[::-1]
     errors = {"array": shown["high"] - shown["value"], "arrayminus": shown["value"] - shown["low"], "color": GOOD, "thickness": 1.5}
     figure = go.Figure()
-    figure.add_scatter(x=shown["constant"].round(5), y=shown["metric"], mode="markers", name="constant answer", marker={"symbol": "line-ns-open", "size": 14, "color": MUTED})
-    figure.add_scatter(x=shown["value"].round(5), y=shown["metric"], error_x=errors, mode="markers", name="model, 95 % interval", marker={"size": 9, "color": GOOD})
+    figure.add_scatter(
+        x=shown["constant"].round(5), y=shown["metric"], mode="markers", name="constant answer", marker={"symbol": "line-ns-open", "size": 14, "color": MUTED}
+    )
+    figure.add_scatter(
+        x=shown["value"].round(5), y=shown["metric"], error_x=errors, mode="markers", name="model, 95 % interval", marker={"size": 9, "color": GOOD}
+    )
     first = table.iloc[0]
     title = f"{first['metric']} {number(first['value'])} ({number(first['low'])} to {number(first['high'])}); a constant answer has {number(first['constant'])}"
     return figure_layout(figure, title, x="value", height=170 + 42 * len(shown))

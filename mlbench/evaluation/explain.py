@@ -154,12 +154,32 @@ def swarm_figure(
     top = list(explanation.importance.head(most).index)[::-1]
     for height, column in enumerate(top):
         values = explanation.values[:, explanation.columns.index(column)]
-        marker = {"size": 5, "opacity": 0.7, "color": _colours(explanation.inputs[column]), "colorscale": [[0, GOOD], [0.5, "#c9ced6"], [1, BAD]], "cmin": 0, "cmax": 1}
+        marker = {
+            "size": 5,
+            "opacity": 0.7,
+            "color": _colours(explanation.inputs[column]),
+            "colorscale": [[0, GOOD], [0.5, "#c9ced6"], [1, BAD]],
+            "cmin": 0,
+            "cmax": 1,
+        }
         shown = [str(v)[:40] for v in explanation.inputs[column]]
-        figure.add_scatter(x=values.round(5), y=height + rng.uniform(-0.3, 0.3, len(values)).round(3), mode="markers", name=str(column), marker=marker,
-                           customdata=shown, hovertemplate=f"{column} = %{{customdata}}<br>contribution %{{x:.3g}}<extra></extra>")
+        figure.add_scatter(
+            x=values.round(5),
+            y=height + rng.uniform(-0.3, 0.3, len(values)).round(3),
+            mode="markers",
+            name=str(column),
+            marker=marker,
+            customdata=shown,
+            hovertemplate=f"{column} = %{{customdata}}<br>contribution %{{x:.3g}}<extra></extra>",
+        )
     figure.add_vline(x=0, line={"color": MUTED, "width": 1})
-    figure = figure_layout(figure, "How each column moves single predictions (blue: low values, red: high)", x=f"contribution ({explanation.scale})", height=160 + 34 * len(top), legend=False)
+    figure = figure_layout(
+        figure,
+        "How each column moves single predictions (blue: low values, red: high)",
+        x=f"contribution ({explanation.scale})",
+        height=160 + 34 * len(top),
+        legend=False,
+    )
     figure.update_yaxes(tickvals=list(range(len(top))), ticktext=[str(c) for c in top])
     return figure
 

@@ -153,6 +153,15 @@ def evaluate_model(
     y_train = target.encode(train.loc[train[target.name].notna(), target.name])
     constant = _constant(y_train, target.task, len(target.classes or []), len(rows))
     return Evaluation(
-        model.problem, target, rows, target.encode(rows[target.name]), model.output(rows), constant,
-        model.threshold if threshold is None else threshold, seed, int((~known).sum()), model.spec_name, model,
+        model.problem,
+        target,
+        rows,
+        target.encode(rows[target.name]),
+        model.output(rows),
+        constant,
+        model.threshold if threshold is None else threshold,
+        seed,
+        int((~known).sum()),
+        model.spec_name,
+        model,
     )

@@ -155,8 +155,18 @@ def slice_figure(
     title = f"{name} is {number(worst['value'])} for {column} “{worst['slice']}”, {number(whole)} over all" + ("" if sure else " (within noise)")
     bad = (table["high"] < whole) if better else (table["low"] > whole)
     errors = {"array": table["high"] - table["value"], "arrayminus": table["value"] - table["low"], "color": MUTED, "thickness": 1.2}
-    figure = go.Figure(go.Scatter(x=table["slice"], y=table["value"].round(5), error_y=errors, mode="markers", customdata=table["rows"], name=name,
-                                  marker={"size": 10, "color": [BAD if b else GOOD for b in bad]}, hovertemplate="%{x}<br>%{y:.3f}<br>%{customdata} rows<extra></extra>"))
+    figure = go.Figure(
+        go.Scatter(
+            x=table["slice"],
+            y=table["value"].round(5),
+            error_y=errors,
+            mode="markers",
+            customdata=table["rows"],
+            name=name,
+            marker={"size": 10, "color": [BAD if b else GOOD for b in bad]},
+            hovertemplate="%{x}<br>%{y:.3f}<br>%{customdata} rows<extra></extra>",
+        )
+    )
     figure.add_hline(y=whole, line={"color": MUTED, "dash": "dot", "width": 1})
     figure = figure_layout(figure, title, x=column, y=name)
     figure.update_xaxes(type="category")
