@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ def track(
     total: int | None = None,  # how many there are; None asks the items
 ) -> Iterator[T]:  # the same items
     "Go through `items` and report each finished one."
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     for n, item in enumerate(items, 1):
         yield item

@@ -29,7 +29,7 @@ def _number_bins(values: np.ndarray) -> np.ndarray:
     different = np.unique(known)
     if len(different) > BINS:
         different = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]))
-    codes = np.searchsorted(different, values, side="right")
+    codes = np.asarray(np.searchsorted(different, values, side="right"))
     codes[~np.isfinite(values)] = len(different) + 1
     return codes
 

@@ -248,8 +248,8 @@ _EXAMPLES = {"name": "name: churn", "task": "task: binary", "target": "target: C
 
 def _fields_at(place: tuple[Any, ...]) -> list[str]:
     "The keys that exist in the section that holds the last key of a place."
-    sections = {"data": DataSpec, "columns": ColumnsSpec, "split": SplitSpec, "constraints": ConstraintsSpec}
-    model = Problem if len(place) == 1 else sections.get(str(place[0]), Problem)
+    sections: dict[str, type[BaseModel]] = {"data": DataSpec, "columns": ColumnsSpec, "split": SplitSpec, "constraints": ConstraintsSpec}
+    model: type[BaseModel] = Problem if len(place) == 1 else sections.get(str(place[0]), Problem)
     return list(model.model_fields)
 
 
