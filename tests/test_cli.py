@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlbench.cli import doctor
-from mlbench.cli.app import app, main, typed_parameters
+from mlbench.cli.app import app, commands, main, typed_parameters
 from mlbench.cli.live import Watch, duration, progress_text
 from mlbench.core.errors import UsageError
 from mlbench.core.files import read_yaml, write_json
@@ -63,6 +63,7 @@ def say(capsys):
 
 
 def test_every_command_has_help_with_an_example(say):
+    assert len(commands()) >= 16
     for command in app.registered_commands:
         name = command.name or command.callback.__name__
         code, out, _ = say(name, "--help")

@@ -117,6 +117,18 @@ def execute_all() -> None:
         for n, _ in enumerate(pool.map(lambda p: execute(p, salt), paths), 1):
             if n % 10 == 0 or n == len(paths):
                 say(f"  {n} of {len(paths)} notebooks executed")
+    for path in paths:
+        keep_outputs(path)
+
+
+def keep_outputs(path: Path) -> None:
+    "Tell nbdev not to execute again what has its output; it needs the exported cells alone."
+    book = read(path)
+    for cell in book["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not re.match(r"#\|\s*export|show_doc\(", source) and "default_exp" not in source:
+            cell["source"] = f"#| eval: false\n{source}"
+    write(path, book)
 
 
 # 2. nbdev
@@ -387,7 +399,7 @@ class Links(HTMLParser):
 
 def dead_links(folder: Path = HTML) -> list[str]:
     "Links within the site that lead nowhere."
-    pages = {p.resolve(): Links(p.read_text(encoding="utf-8")) for p in folder.rglob("*.html")}
+    pages = {p.resolve(): Links(p.read_text(encoding="utf-8")) for p in folder.rglob("*.html") if "_static" not in p.parts}
     dead = []
     for path, found in pages.items():
         for target in found.targets:

@@ -139,7 +139,7 @@ def _plain_line(self: Watch, state: StageState, changed: bool) -> None:
         cells, seconds, doing = "", "", state.title or (plural(state.cells, "cell") if state.cells else "starting")
     say("  ".join(part for part in (mark, name, cells, seconds, doing) if part), self.stream)
 
-# %% ../../nbs/98_cli.live.ipynb #ced38abe
+# %% ../../nbs/98_cli.live.ipynb #123a57ca
 def _enter(self: Watch) -> Watch:
     "Begin to draw."
     if is_terminal(self.stream):
@@ -159,6 +159,8 @@ def _exit(self: Watch, *error: object) -> None:
 
 def _hear(self: Watch, event: Mapping[str, Any]) -> None:
     "Take in one event of the run."
+    if event.get("type") == "unchanged":
+        say("Nothing has changed: everything that was asked for is in an earlier run.", self.stream)
     if event.get("type") == "run_started":
         for name in event.get("stages") or []:
             self.stages.setdefault(name, StageState(name))
