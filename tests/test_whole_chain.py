@@ -1,6 +1,5 @@
 "The whole chain on a bundled data set, as a user runs it: once, again, changed, killed."
 
-import json
 import os
 import re
 import signal
@@ -28,10 +27,6 @@ def last_line(done):
     return done.stdout.strip().splitlines()[-1].strip()
 
 
-def kernels_started(run):
-    return [e for e in read_lines(run / "events.jsonl") if e["type"] == "stage" and e.get("status") == "running"]
-
-
 def metrics_of(run):
     "Every measured figure of a run that must come out the same again."
     return read_json(run / "stages" / "05_evaluation" / "artifacts" / "metrics.json")
@@ -55,7 +50,7 @@ def test_six_stages_are_complete(shop):
     assert record["status"] == "done"
     for stage in STAGES:
         manifest = read_json(run / "stages" / stage / "manifest.json")
-        assert manifest["outputs"], stage
+        assert manifest["artifacts"], stage
         notebook = read_json(run / "stages" / stage / "notebook.ipynb")
         assert not [o for c in notebook["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"]
         assert (run / "stages" / stage / "notebook.ipynb").stat().st_size < 1_500_000
@@ -75,21 +70,17 @@ def test_no_test_row_is_in_what_later_stages_read(shop):
 
 def test_the_model_is_good_and_has_intervals(shop):
     _, run = shop
-    roc_auc = read_json(run / "run.json")["metrics"]
-    text = json.dumps(roc_auc)
-    assert "roc_auc" in text
-    found = metrics_of(run)
-    rows = {m["metric"]: m for m in (found["metrics"] if isinstance(found, dict) else found)}
-    assert rows["roc_auc"]["low"] <= rows["roc_auc"]["value"] <= rows["roc_auc"]["high"]
-    assert rows["roc_auc"]["value"] > 0.97
+    found = metrics_of(run)["metrics"]["roc_auc"]
+    assert found["low"] <= found["value"] <= found["high"] and found["value"] > 0.95 > found["constant"]
+    assert {m["name"] for m in read_json(run / "run.json")["metrics"]["05_evaluation"]} >= {"roc_auc", "log_loss"}
 
 
 def test_the_report_is_one_file_that_asks_for_nothing(shop):
     _, run = shop
     html = (run / "report.html").read_text()
-    assert html.count("plotly.js v") <= 2 and len(html) < 8_000_000
-    outside = re.findall(r"""(?:src|href)=["'](https?://[^"']+)""", html)
-    assert not [u for u in outside if "w3.org" not in u], outside[:5]
+    assert html.count("plotly.js v") == 1 and len(html) < 8_000_000
+    page = re.sub(r"<script.*?</script>", "", html, flags=re.S)
+    assert not re.findall(r"""<(?:img|link|script|iframe)[^>]+(?:src|href)=["']https?:""", page)
 
 
 def test_the_model_is_registered_and_served(shop):
@@ -97,7 +88,7 @@ def test_the_model_is_registered_and_served(shop):
     parity = read_json(run / "stages" / "06_deployment" / "artifacts" / "parity.json")
     assert parity["passed"] and parity["rows"] >= 400
     service = read_json(run / "stages" / "06_deployment" / "artifacts" / "service.json")
-    assert 0 < json.loads(json.dumps(service)).get("latency", service)["p50_ms"] < 100
+    assert 0 < service["one_row"]["p50_ms"] <= service["one_row"]["p95_ms"] < 200
     store = next((project / "registry").glob("*.db"))
     with sqlite3.connect(store) as db:
         assert db.execute("select count(*) from model_versions").fetchone()[0] == 1

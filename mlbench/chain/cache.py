@@ -110,7 +110,7 @@ def mlbench_source() -> str:
 
     root = Path(mlbench.__file__).parent
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.py"))
-    left_out = ("cli", "lab", "_modidx", "doctor", "site", "chain/render", "chain/report", "chain/tracking", "widgets")
+    left_out = ("cli", "lab", "_modidx", "doctor", "site", "chain/compare", "chain/render", "chain/report", "chain/tracking", "widgets")
     return sha256_text("".join(f"{n}\0{sha256_file(root / n)}\n" for n in names if not n.startswith(left_out)))
 
 # %% ../../nbs/93_chain.cache.ipynb #51ac8670

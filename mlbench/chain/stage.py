@@ -274,6 +274,7 @@ def _verdict(self: Stage, verdict: Any) -> Any:
     entry = {"metric": goal.metric, "operator": goal.operator, "goal": goal.value, "sentence": str(verdict.sentence)}
     entry |= {"value": verdict.value, "low": verdict.low, "high": verdict.high, "passed": verdict.passed}
     self.card.put("verdicts", entry, by=("metric", "operator", "goal"))
+    write_json(self.base / "card.json", self.card.to_dict())  # a gate may refuse in the next cell
     return verdict
 
 # %% ../../nbs/92_chain.stage.ipynb #24827f02
