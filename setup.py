@@ -29,6 +29,5 @@ setup(
     entry_points={
         "console_scripts": shlex.split(cfg["console_scripts"]),
         "papermill.engine": ["mlbench=mlbench.chain.engine:MlbenchEngine"],
-        "nbdev": ["mlbench=mlbench._modidx:d"],
     },
 )

@@ -31,13 +31,15 @@ html_show_sourcelink = False
 html_copy_source = False
 html_last_updated_fmt = None
 html_sidebars = {"index": [], "changelog": []}
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_toc_level": 2,
-    "navigation_depth": 2,
+    "navigation_depth": 3,
+    "show_nav_level": 1,
     "secondary_sidebar_items": ["page-toc"],
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "a11y-dark",

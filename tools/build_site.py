@@ -181,7 +181,7 @@ def linked(text: str, module: str, known: dict[str, list[str]], there: set[str])
         seen.add(name)
         return f"[{match[0]}](#{target})"
 
-    parts = re.split(r"(^```.*?^```\s*$|^#.*$|\[[^\]]*\]\([^)]*\))", text, flags=re.M | re.S)
+    parts = re.split(r"(^```.*?^```\s*$|^#[^\n]*$|\[[^\]]*\]\([^)]*\))", text, flags=re.M | re.S)
     return "".join(part if n % 2 else re.sub(r"(?<!`)`([A-Za-z_][\w.]*(?:\(\))?)`(?!`)", link, part) for n, part in enumerate(parts))
 
 
@@ -234,15 +234,11 @@ def arranged(cell: dict[str, Any], module: str) -> dict[str, Any] | None:
     return {"cell_type": "code", "metadata": {"tags": tags}, "source": source, "outputs": outputs, "execution_count": None}
 
 
-def front_matter(book: dict[str, Any]) -> tuple[str, str]:
-    "Title and description that nbdev found."
-    import yaml
-
-    for cell in book["cells"]:
-        if cell["cell_type"] == "raw" and "".join(cell["source"]).startswith("---"):
-            found = yaml.safe_load("".join(cell["source"]).strip().strip("-")) or {}
-            return str(found.get("title", "")), str(found.get("description") or "").strip()
-    return "", ""
+def opening(path: Path) -> tuple[str, str]:
+    "Title, and the first cell as it was written: nbdev keeps of it the title alone."
+    source = "".join(read(WORK / "nbs" / path.relative_to(WORK / "_proc"))["cells"][0]["source"])
+    title = re.match(r"#\s+(.+)", source)
+    return (title[1].strip() if title else path.stem), re.sub(r"^> (.+)$", r"*\1*", source, count=1, flags=re.M)
 
 
 METADATA = {
@@ -260,11 +256,11 @@ def numbered(cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 def page(path: Path, module: str) -> tuple[str, dict[str, Any]]:
     "Title and page of one processed notebook."
-    book = read(path)
-    title, about = front_matter(book)
-    cells = [c for c in (arranged(cell, module) for cell in book["cells"]) if c]
-    head = f"# {title or module}\n\n" + (f"*{about}*\n\n" if about else "") + (f"`mlbench.{module}`" if module else "")
-    return title or module, numbered([{"cell_type": "markdown", "metadata": {}, "source": head.strip()}, *cells])
+    title, head = opening(path)
+    cells = [c for c in (arranged(cell, module) for cell in read(path)["cells"]) if c]
+    if module:
+        head += f"\n\nModule `mlbench.{module}`"
+    return title, numbered([{"cell_type": "markdown", "metadata": {}, "source": head.strip()}, *cells])
 
 
 def anchors(book: dict[str, Any]) -> Iterator[str]:
@@ -308,25 +304,28 @@ def arrange(processed: Path) -> None:
     write_index(SOURCE / "guides" / "index.md", "Guides", "From the first run to a served model, a page at a time.", [Path(g).name for g in guides])
 
 
-def toctree(names: list[str], caption: str = "", depth: int = 1) -> str:
+def toctree(names: list[str], depth: int = 1) -> str:
     "A table of contents in MyST."
-    options = (f":caption: {caption}\n" if caption else "") + f":maxdepth: {depth}\n"
-    return f"```{{toctree}}\n{options}\n" + "\n".join(n.removesuffix(".ipynb") for n in names) + "\n```\n"
+    return f"```{{toctree}}\n:maxdepth: {depth}\n\n" + "\n".join(n.removesuffix(".ipynb").removesuffix(".md") for n in names) + "\n```\n"
 
 
-def write_index(path: Path, title: str, about: str, names: list[str]) -> None:
+def write_index(path: Path, title: str, about: str, names: list[str], depth: int = 1) -> None:
+    "A page that lists others."
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"# {title}\n\n{about}\n\n{toctree(names)}", encoding="utf-8")
+    path.write_text(f"# {title}\n\n{about}\n\n{toctree(names, depth)}", encoding="utf-8")
 
 
 def write_reference_index(pages: list[tuple[str, str]]) -> None:
     "The modules by package, in the order in which they build on each other."
-    text = "# Reference\n\nMade from the notebooks that define the library: signature and parameters of each function, the reasons, and examples with their output.\n"
+    groups = []
     for group, title in GROUPS.items():
         names = [Path(where).name for where, module in pages if module.split(".")[0] == group]
         if names:
-            text += f"\n## {title}\n\n" + toctree(names)
-    (SOURCE / "reference" / "index.md").write_text(text, encoding="utf-8")
+            about = ast.get_docstring(ast.parse((ROOT / "mlbench" / group / "__init__.py").read_text())) if len(names) > 1 else ""
+            write_index(SOURCE / "reference" / f"package-{group}.md", title, about or "", names)
+            groups.append(f"package-{group}.md")
+    about = "Made from the notebooks that define the library: signature and parameters of each function, the reasons, and examples with their output."
+    write_index(SOURCE / "reference" / "index.md", "Reference", about, groups, depth=2)
 
 
 # The gallery
