@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import house  # noqa: E402
+import house
 
 HEAVY = ["numpy", "pandas", "sklearn", "torch", "plotly", "nbdev", "pydantic", "mlflow", "wandb", "shap", "lightgbm", "onnxruntime"]
 

@@ -87,7 +87,8 @@ def execute(path: Path, salt: str) -> None:
 
 def environment() -> dict[str, str]:
     "Quiet, and without the terminal's colours."
-    return {**os.environ, "IN_TEST": "1", "CI": "true", "NO_COLOR": "1", "PLOTLY_RENDERER": "plotly_mimetype", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT / "docs")}
+    quiet = {"IN_TEST": "1", "CI": "true", "NO_COLOR": "1", "PLOTLY_RENDERER": "plotly_mimetype", "OMP_WAIT_POLICY": "PASSIVE"}
+    return {**os.environ, **quiet, "PYTHONPATH": str(ROOT / "docs")}
 
 
 def execute_here(path: Path, kept: Path) -> None:

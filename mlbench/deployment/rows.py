@@ -174,14 +174,14 @@ def _columns_of(rows: Any) -> tuple[dict[str, Any], list[tuple[int | None, str, 
     if hasattr(rows, "columns") and not isinstance(rows, Mapping):
         return {str(c): rows[c] if rows[c].dtype.kind in "fiu" else list(rows[c]) for c in rows.columns}, []
     if isinstance(rows, Mapping):
-        wrong = [(None, str(n), "is no list; send a list of values for each column") for n, v in rows.items() if not isinstance(v, list | tuple | np.ndarray)]
-        sizes = {len(v) for v in rows.values()} if not wrong else {0}
+        strange = [(None, str(n), "is no list; send a list of values for each column") for n, v in rows.items() if not isinstance(v, list | tuple | np.ndarray)]
+        sizes = {len(v) for v in rows.values()} if not strange else {0}
         uneven = [(None, "", f"the columns have different lengths: {sorted(sizes)}")] if len(sizes) > 1 else []
-        return dict(rows), wrong + uneven
+        return dict(rows), [*strange, *uneven]
     rows = list(rows)
     wrong = [(i, "", f"is {_shown(r)}; send an object of fields and values") for i, r in enumerate(rows) if not isinstance(r, Mapping)]
     if wrong:
-        return {}, wrong
+        return {}, [*wrong]
     names = list(dict.fromkeys(name for row in rows for name in row))
     holes = [(i, n, "is missing; send null when it is unknown") for i, r in enumerate(rows) if len(r) < len(names) for n in names if n not in r]
     return {n: [r.get(n) for r in rows] for n in names}, holes

@@ -267,7 +267,7 @@ class App:
     hosts: Sequence[str] = LOCAL  # names that it answers to
     log: Path | None = None  # where predictions are logged, as lines of JSON
     limits: Limits = field(default_factory=Limits)
-    started: Callable[[], None] = lambda: None  # called when it is ready
+    started: Callable[[], Any] = lambda: None  # called when it is ready
     waiting: int = 0  # large requests that wait or are being answered
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "predict"))
     predict, later, body, turn, ready, route = _predict, _later, _body, _turn, _ready, _route

@@ -30,8 +30,7 @@ def cut_points(
 ) -> np.ndarray:  # ascending edges, at most groups - 1, perhaps none
     "Edges that cut a column into groups of about equal size, or into its values when they are few."
     there = values[:: max(1, len(values) // SAMPLE)]
-    there = np.unique(there[~np.isnan(there)], return_counts=True)
-    distinct, counts = there
+    distinct, counts = np.unique(there[~np.isnan(there)], return_counts=True)
     if len(distinct) <= groups:
         return (distinct[1:] + distinct[:-1]) / 2
     share = np.cumsum(counts) / counts.sum()
