@@ -60,7 +60,7 @@ def duration(
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
-# %% ../../nbs/98_cli.live.ipynb #5b6530b4
+# %% ../../nbs/98_cli.live.ipynb #4b81dd82
 def _stage_event(state: StageState, event: Mapping[str, Any], now: float) -> bool:
     "The beginning or the end of a stage; False for any other event."
     kind = event["type"]
@@ -91,7 +91,7 @@ def change_state(
         return True
     kind = event["type"]
     if kind in ("cell_started", "cell_ended"):
-        state.cell = int(event.get("cell") or 0) + (kind == "cell_ended")
+        state.cell = int(event.get("cell") or 0)
         state.cells = event.get("cells") or state.cells
         if kind == "cell_started":
             state.doing = mask(str(event.get("line") or "").strip())
