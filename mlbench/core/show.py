@@ -13,7 +13,7 @@ from typing import Any
 # %% auto #0
 __all__ = ['number', 'percent', 'plural', 'Sentence', 'escape', 'Facts']
 
-# %% ../../nbs/02_core.show.ipynb #75dcee74
+# %% ../../nbs/02_core.show.ipynb #61ba069a
 def number(
     value: Any,  # a number; anything else is shown as text
     digits: int = 3,  # significant digits
@@ -27,6 +27,8 @@ def number(
         except AttributeError:
             return str(value)
         return number(value, digits)
+    if isinstance(value, float) and math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return f"{int(value):,}"
     if abs(value) >= 1000:
