@@ -250,7 +250,7 @@ def write_bundle(
     write_text(folder / "SHA256SUMS", "".join(f"{sha256_file(folder / n)}  {n}\n" for n in _files(folder)))
     return Bundle.load(folder)
 
-# %% ../../nbs/70_deployment.bundle.ipynb #36cec52b
+# %% ../../nbs/70_deployment.bundle.ipynb #a0d8245d
 NOT_LISTED = ("SHA256SUMS", "registered_model_meta")
 
 
@@ -273,7 +273,8 @@ def check_hashes(
     if not (folder / "SHA256SUMS").is_file():
         raise ArtifactError(f"{folder.name}/ is no bundle: it has no SHA256SUMS. Give the folder that write_bundle made.")
     text = (folder / "SHA256SUMS").read_text(encoding="utf-8")
-    listed = dict(reversed(line.split("  ", 1)) for line in text.splitlines())
+    lines = [line.split("  ", 1) for line in text.splitlines()]
+    listed = {name: digest for digest, name in lines}
     there = _files(folder)
     wrong = {"missing": sorted(set(listed) - set(there)), "not in the list": sorted(set(there) - set(listed))}
     wrong["changed"] = [n for n in there if n in listed and sha256_file(folder / n) != listed[n]]

@@ -85,7 +85,7 @@ def _node(
     self.nodes.append(helper.make_node(op, list(inputs), names, domain=domain, **attributes))
     return names[0]
 
-# %% ../../nbs/70_deployment.graph.ipynb #bbdfed6d
+# %% ../../nbs/70_deployment.graph.ipynb #3de177bd
 def tensor(
     value: Any,  # as for a constant
 ) -> Any:  # a TensorProto
@@ -98,8 +98,8 @@ def tensor(
 def _table(
     self: Graph,
     name: str,  # tensor of keys
-    keys: Sequence[Any],  # texts or doubles
-    values: Sequence[Any],  # texts, doubles or whole numbers, one per key
+    keys: Sequence[Any] | np.ndarray,  # texts or doubles
+    values: Sequence[Any] | np.ndarray,  # texts, doubles or whole numbers, one per key
     default: Any,  # for every other key
 ) -> str:  # tensor of values
     "Look each element up."

@@ -131,7 +131,7 @@ class Version:
         rows = {"alias": ", ".join(self.aliases) or "none", self.metric or "metric": number(self.value), "content": self.sha256[:12], "run": self.run}
         return Facts(f"{self.name}, version {self.version}", rows)._repr_html_()
 
-# %% ../../nbs/70_deployment.registry.ipynb #5c4f51b3
+# %% ../../nbs/70_deployment.registry.ipynb #4b9bd4fb
 def _tags(bundle: Bundle, run: str) -> dict[str, str]:
     "What is kept of a bundle beside it."
     metric = bundle.record.get("metric") or ""
@@ -145,10 +145,10 @@ def _tags(bundle: Bundle, run: str) -> dict[str, str]:
 def _version(found: Any, aliases: Mapping[str, Any], place: str | Path) -> Version:
     "MLflow's record of a version as ours."
     tags = {k.removeprefix("mlbench."): v for k, v in found.tags.items() if k.startswith("mlbench.")}
-    figures = {k: float(tags[k]) if tags.get(k) else None for k in ("value", "low", "high")}
+    value, low, high = (float(tags[k]) if tags.get(k) else None for k in ("value", "low", "high"))
     names = tuple(sorted(a for a, v in aliases.items() if int(v) == int(found.version)))
     texts = {k: tags.get(k, "") for k in ("sha256", "metric", "data", "run")}
-    return Version(found.name, int(found.version), names, source=found.source, place=str(place), **figures, **texts)
+    return Version(found.name, int(found.version), names, value=value, low=low, high=high, source=found.source, place=str(place), **texts)
 
 # %% ../../nbs/70_deployment.registry.ipynb #ff4fe67c
 def _versions(client: MlflowClient, place: str | Path, name: str) -> list[Version]:

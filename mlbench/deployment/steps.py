@@ -273,7 +273,7 @@ def _date_parts(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
         given += [Block(parts[p], "number") for p in step.parts]
     return given
 
-# %% ../../nbs/70_deployment.steps.ipynb #05d37dda
+# %% ../../nbs/70_deployment.steps.ipynb #5f442752
 @converts("mlbench.WordWeights")
 def _word_weights(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "Counts of known words, weighted, each row of length one."
@@ -283,7 +283,7 @@ def _word_weights(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
         tokens = graph.node("StringSplit", flat, outputs=2)
         blank = graph.node("Where", graph.node("Equal", block.tensor, graph.constant("")), graph.constant(""), graph.constant(""))
         padded = graph.node("Concat", tokens, blank, axis=1)
-        order = {"min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "mode": "TF"}
+        order: dict[str, Any] = {"min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "mode": "TF"}
         counts = graph.node("TfIdfVectorizer", padded, ngram_indexes=list(range(len(vocabulary))), pool_strings=vocabulary, **order)
         weights = graph.node("Mul", graph.node("Cast", counts, to=DOUBLE), graph.constant(np.asarray(step.idf_, np.float64)))
         length = graph.node("Sqrt", graph.node("ReduceSumSquare", weights, graph.constant([1]), keepdims=1))

@@ -64,7 +64,7 @@ def _lists(
     lists["leaf_targetids"] = np.repeat([t.target for t in trees], [len(t.leaves) for t in trees]).tolist()
     return lists
 
-# %% ../../nbs/70_deployment.trees.ipynb #28e9e7fd
+# %% ../../nbs/70_deployment.trees.ipynb #cf3d9313
 def ensemble(
     graph: Graph,
     block: Block,  # the features, all numbers
@@ -81,8 +81,9 @@ def ensemble(
     thresholds = tensor(np.concatenate([t.threshold for t in grown]).astype(float))
     leaves = tensor(np.concatenate([t.leaves for t in grown]).astype(float))
     modes = tensor(np.zeros(sum(len(t.feature) for t in grown), np.uint8))  # 0: is the value at most the threshold?
-    common = {"n_targets": len(start), "aggregate_function": 1, "post_transform": 0, "domain": "ai.onnx.ml"}
-    total = graph.node("TreeEnsemble", block.tensor, nodes_splits=thresholds, nodes_modes=modes, leaf_weights=leaves, **_lists(grown), **common)
+    lists = _lists(grown) | {"nodes_splits": thresholds, "nodes_modes": modes, "leaf_weights": leaves}
+    lists |= {"n_targets": len(start), "aggregate_function": 1, "post_transform": 0}
+    total = graph.node("TreeEnsemble", block.tensor, domain="ai.onnx.ml", **lists)
     return Block(graph.node("Add", total, graph.constant(start)), "number", len(start))
 
 # %% ../../nbs/70_deployment.trees.ipynb #ea2be494

@@ -165,12 +165,12 @@ def _category_steps(style: str, options: FeatureOptions, sparse: bool) -> Any:
     one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=sparse, min_frequency=rare, max_categories=most)
     return Pipeline([("fill", FillText()), ("one_hot", one_hot)])
 
-# %% ../../nbs/34_features.plan.ipynb #184b8918
+# %% ../../nbs/34_features.plan.ipynb #7ce0a7bc
 WIDE = 3_000
 
 
 def _width(plan: FeaturePlan, style: str) -> int:
-    "How many columns the models will see, at most."
+    "About how many columns the models will see; marks of missing values are not counted."
     per_column = {"numeric": 1, "date": len(PARTS), "text": plan.options.max_words}
     spread = plan.options.max_categories
     return sum(

@@ -192,7 +192,7 @@ def split_held_out(
         held[members[: round(fraction * len(members))]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
-# %% ../../nbs/46_models.neural.ipynb #28b6b570
+# %% ../../nbs/46_models.neural.ipynb #c4f393dc
 class _TorchMLP(BaseEstimator):
     "What classifier and regressor have in common."
 
@@ -214,8 +214,8 @@ class _TorchMLP(BaseEstimator):
         self.validation_fraction, self.random_state = validation_fraction, random_state
 
     def _training(self) -> Training:
-        params = self.get_params()
-        return Training(**{k: tuple(v) if k == "hidden" else v for k, v in params.items() if k != "random_state"})
+        params: dict[str, Any] = {k: v for k, v in self.get_params().items() if k != "random_state"}
+        return Training(**params | {"hidden": tuple(params["hidden"])})
 
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "weights_")

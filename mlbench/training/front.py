@@ -49,7 +49,7 @@ def _problem_for(frame: pd.DataFrame, source: str, target: str, known: dict[str,
     problem.check_frame(frame)
     return problem
 
-# %% ../../nbs/58_training.front.ipynb #cb97cd97
+# %% ../../nbs/58_training.front.ipynb #7b9275d6
 def fit(
     data: str | Path | pd.DataFrame,  # path, URL of a database, `example:NAME`, or a frame
     target: str,  # column to predict
@@ -72,7 +72,7 @@ def fit(
     schema, codes = infer_schema(rows, problem.columns.kinds), make_target(rows[target], problem)
     plan, y = make_plan(schema, problem), codes.encode(rows[target])
     specs, folds = candidates(problem.task, models), make_folds(rows, **problem.fold_settings())
-    shared = {"schema": schema, "target": codes, "seed": seed, "n_jobs": n_jobs}
+    shared: dict[str, Any] = {"schema": schema, "target": codes, "seed": seed, "n_jobs": n_jobs}
     found = cross_validate(specs, plan, rows, y, folds, metrics=problem.metrics, rule=choose, time_budget=time_limit, **shared)
     model = fit_model(model_spec(found.chosen), plan, rows, y, problem=problem, metrics=found.score(found.chosen), **shared)
     model.comparison = found
