@@ -25,36 +25,51 @@ if TYPE_CHECKING:
 __all__ = ['slice_labels', 'slice_table', 'row_losses', 'ranked_columns', 'slice_column', 'slice_figure', 'group_rates',
            'fairness_differences']
 
-# %% ../../nbs/62_evaluation.slices.ipynb #078d4e1f
+# %% ../../nbs/62_evaluation.slices.ipynb #f8c95a3b
+def _cuts(known: np.ndarray, most: int) -> np.ndarray:
+    "Upper ends of slices with about equally many values; every value its own end where there are few."
+    different = np.unique(known)
+    if len(different) <= most:
+        return different
+    ordered = np.sort(known)
+    return np.unique([*ordered[np.arange(1, most) * len(ordered) // most], ordered[-1]])
+
+
+def _names_of(values: np.ndarray) -> list[str]:
+    "Numbers or dates with as few digits as tell them apart."
+    if np.issubdtype(values.dtype, np.datetime64):
+        return [f"{v:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for v in pd.DatetimeIndex(values)]
+    names = [number(float(v), digits) for digits in range(3, 19) for v in values]
+    rounds = [names[i : i + len(values)] for i in range(0, len(names), len(values))]
+    return next((r for r in rounds if len(set(r)) == len(r)), [repr(float(v)) for v in values])
+
+# %% ../../nbs/62_evaluation.slices.ipynb #92a3132e
+def _ranges(series: pd.Series, most: int) -> tuple[pd.Series, list[str]]:
+    "Slices of numbers or dates, and their names in order."
+    known = series.dropna().to_numpy()
+    cuts = _cuts(known, most)
+    ends = _names_of(cuts)
+    few = len(np.unique(known)) <= most
+    names = ends if few else [f"up to {ends[0]}", *(f"{low} to {high}" for low, high in zip(ends, ends[1:]))]
+    labels = pd.Series(np.nan, index=series.index, dtype="str")
+    labels[series.notna()] = np.array(names, dtype=object)[np.searchsorted(cuts, known, side="left")]
+    return labels, names
+
+# %% ../../nbs/62_evaluation.slices.ipynb #2927cf7d
 def slice_labels(
     series: pd.Series,  # any column
     most: int = 6,  # slices at most, missing apart
 ) -> pd.Series:  # ordered categorical of slice names
     "The slice of each row."
-    if pd.api.types.is_bool_dtype(series.dtype) or not (pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_datetime64_any_dtype(series.dtype)):
+    ordered = pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_datetime64_any_dtype(series.dtype)
+    if ordered and not pd.api.types.is_bool_dtype(series.dtype) and series.notna().any():
+        labels, names = _ranges(series, most)
+    else:
         words = series.astype("str")
         top = words.value_counts().index[: most if words.nunique() <= most else most - 1]
         labels, names = words.where(words.isin(top) | words.isna(), "others"), [*top, "others"]
-    elif series.nunique() <= most:
-        labels = series.map(lambda v: number(v) if isinstance(v, int | float) else str(v), na_action="ignore").astype("str")
-        names = [number(v) if isinstance(v, int | float) else str(v) for v in np.sort(series.dropna().unique()).tolist()]
-    else:
-        cut = pd.qcut(series, most, duplicates="drop", precision=9)
-        names = _interval_names(cut.dtype.categories)
-        labels = cut.cat.rename_categories(names).astype("str")
     names = list(dict.fromkeys([*names, "missing"]))
     return pd.Series(pd.Categorical(labels.fillna("missing"), categories=names, ordered=True), index=series.index)
-
-# %% ../../nbs/62_evaluation.slices.ipynb #e19a1672
-def _interval_names(intervals: pd.IntervalIndex) -> list[str]:
-    "How intervals are written on an axis: with as few digits as tell them apart."
-    if isinstance(intervals[0].left, pd.Timestamp):
-        return [f"{i.left:%Y-%m-%d %H:%M} to {i.right:%Y-%m-%d %H:%M}".replace(" 00:00", "") for i in intervals]
-    for digits in range(3, 16):
-        ends = [number(float(i.right), digits) for i in intervals]
-        if len(set(ends)) == len(ends):
-            break
-    return [f"up to {ends[0]}", *(f"{a} to {b}" for a, b in zip(ends, ends[1:]))]
 
 # %% ../../nbs/62_evaluation.slices.ipynb #91298e94
 def slice_table(
