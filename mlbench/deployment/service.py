@@ -290,9 +290,9 @@ def _stop_with_parent(
 
 
 def _socket(host: str, port: int) -> socket.socket:
-    "A listening socket."
+    "A listening socket; asyncio sends without delay (TCP_NODELAY) only where the protocol is named."
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((host, port))
     bound.listen(2048)
