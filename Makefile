@@ -42,13 +42,14 @@ $(STAMP):
 demo: $(STAMP) ## the whole chain on a bundled real data set, in ./demo
 	@$(BIN)/mlbench demo demo
 
-test: notebooks pytest ## every test: the library notebooks, then tests/
+test: $(STAMP) ## every test: the library notebooks, then tests/
+	@failed=0; $(MAKE) --no-print-directory notebooks || failed=1; $(MAKE) --no-print-directory pytest || failed=1; exit $$failed
 
 notebooks: $(STAMP) ## the library notebooks, run as tests
 	@echo "Library notebooks:"
 	@$(BIN)/nbdev_test --n_workers $(WORKERS)
 
-pytest: $(STAMP) notebooks ## tests/ alone (after the notebooks)
+pytest: $(STAMP) ## tests/ alone
 	@$(PY) -m pytest tests
 
 lab: $(STAMP) ## JupyterLab on this checkout
