@@ -62,7 +62,7 @@ check: $(STAMP) ## clean notebooks, export without a difference, lint, types, th
 	@$(PY) tools/check.py
 
 bench: $(STAMP) ## the benchmarks, one after the other
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+	@failed=0; for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || failed=1; done; exit $$failed
 
 export: $(STAMP) ## write mlbench/ and README.md from nbs/, and clean the notebooks
 	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/nbdev_clean --fname templates
