@@ -24,7 +24,7 @@ def _axis(title: str | None) -> dict:
     base = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "ticks": "", "automargin": True}
     return base | ({"title": {"text": title, "standoff": 8}} if title is not None else {})
 
-# %% ../../nbs/02_core.plots.ipynb #3c6b65fe
+# %% ../../nbs/02_core.plots.ipynb #8b15324c
 def figure_layout(
     figure: go.Figure,  # any plotly figure
     title: str,  # the finding in a sentence
@@ -34,16 +34,19 @@ def figure_layout(
     legend: bool = True,  # whether a legend is shown where there is more than one trace
 ) -> go.Figure:  # the same figure
     "Give a figure the common look."
+    many = len(figure.data) > 6
+    beside = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "title": {"text": ""}}
+    above = {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "title": {"text": ""}}
     figure.update_layout(
         template="none",
-        title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}, "y": 0.97, "yanchor": "top"},
+        title={"text": title, "x": 0.015, "xref": "container", "xanchor": "left", "font": {"size": 16}, "y": 0.97, "yanchor": "top"},
         font={"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "size": 13, "color": INK},
         colorway=PALETTE,
         paper_bgcolor="white",
         plot_bgcolor="white",
         height=height,
         margin={"l": 64, "r": 24, "t": 64, "b": 52},
-        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "title": {"text": ""}},
+        legend=beside if many else above,
         showlegend=legend and len(figure.data) > 1,
         hoverlabel={"font": {"size": 12}},
         bargap=0.15,

@@ -16,6 +16,7 @@ _MODULES = {
         "residual_figure",
         "roc_figure",
         "threshold_figure",
+        "threshold_sentence",
         "threshold_view",
         "wilson_interval",
     ],

@@ -236,7 +236,7 @@ def checks_sentence(
     text = f"{plural(int(checks['passed'].sum()), 'check')} of {len(checks)} passed."
     return Sentence(text + "".join(f" Not so: {r.check} ({r.seen}); {r.proposal}." for r in failed.itertuples()))
 
-# %% ../../nbs/36_features.preview.ipynb #895bb0d6
+# %% ../../nbs/36_features.preview.ipynb #1e3c4113
 def proposals(
     plan: FeaturePlan,  # what each column becomes
     findings: list[dict[str, Any]],  # `kind`, `what`, `severity`, `columns`, `proposal` of each
@@ -248,7 +248,8 @@ def proposals(
         if columns:
             still = [c for c in columns if c in used]
             short = ", ".join(columns[:5]) + (f" and {len(columns) - 5} more" if len(columns) > 5 else "")
-            rows.append((finding["what"], finding["severity"], short, ", ".join(still[:5]) or "none", finding.get("proposal") or ""))
+            what, proposal = (str(finding.get(k) or "").replace("`", "") for k in ("what", "proposal"))
+            rows.append((what, finding["severity"], short, ", ".join(still[:5]) or "none", proposal))
     return pd.DataFrame(rows, columns=["finding", "severity", "columns", "still used", "proposal"])
 
 

@@ -81,16 +81,26 @@ def filter_rows(
         found |= column.astype(str).str.casefold().str.contains(word, regex=False).to_numpy(dtype=bool, na_value=False) & column.notna().to_numpy()
     return found
 
-# %% ../../nbs/95_widgets.table.ipynb #5d718e46
-def _shown(value: Any) -> str | None:
-    "One value as it stands in a cell; None where it is missing."
+# %% ../../nbs/95_widgets.table.ipynb #f5f84f58
+def _long_numbers(column: pd.Series) -> bool:
+    "Whether numbers were computed: six digits do not hold them."
+    if not pd.api.types.is_float_dtype(column):
+        return False
+    values = column[np.isfinite(column)].head(1000)
+    return bool(any(float(f"{v:.6g}") != v for v in values))
+
+
+def _shown(value: Any, computed: bool = False) -> str | None:
+    "One value as it stands in a cell, in three digits where it was computed; None where it is missing."
     if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
         return None
     if isinstance(value, pd.Timestamp):
         return value.isoformat(sep=" ").removesuffix(" 00:00:00")
     if isinstance(value, float | np.floating):
         number = float(value)
-        return f"{number:,.0f}" if number.is_integer() and abs(number) < 1e12 else f"{number:.6g}"
+        if number.is_integer() and abs(number) < 1e12:
+            return f"{number:,.0f}"
+        return f"{number:.6g}" if not computed else f"{number:.3g}" if abs(number) < 10 else f"{number:.5g}"
     text = str(value)
     return text if len(text) <= 200 else text[:199] + "…"
 
@@ -131,7 +141,7 @@ class Page:
     caption: str  # such as `rows 1 to 10 of 48,842`
     wrong: str = ""  # what could not be understood in the search
 
-# %% ../../nbs/95_widgets.table.ipynb #c888ef54
+# %% ../../nbs/95_widgets.table.ipynb #e42cf011
 def page_of(
     frame: pd.DataFrame,  # the whole table
     query: str = "",  # what was typed into the search field
@@ -152,7 +162,8 @@ def page_of(
     pages = max(1, -(-len(positions) // size))
     number = min(max(0, number), pages - 1)
     part = frame.iloc[positions[number * size : (number + 1) * size]]
-    cells = [[_shown(label), *(_shown(part.iat[r, c]) for c in range(part.shape[1]))] for r, label in enumerate(part.index)]
+    computed = [_long_numbers(frame.iloc[:, c]) for c in range(frame.shape[1])]
+    cells = [[_shown(label), *(_shown(part.iat[r, c], computed[c]) for c in range(part.shape[1]))] for r, label in enumerate(part.index)]
     label = {"name": str(frame.index.name or ""), "kind": "row", "numeric": False, "note": "label of the row", "index": True}
     return Page([label, *describe_columns(frame)], cells, number, pages, _caption(len(positions), len(frame), number * size, len(part)), wrong)
 
@@ -162,16 +173,27 @@ def _caption(matching: int, total: int, first: int, shown: int) -> str:
     where = f"rows {first + 1:,} to {first + shown:,} of {matching:,}" if shown else "no row matches"
     return where + (f" that match, {plural(total, 'row')} in all" if matching < total else "")
 
-# %% ../../nbs/95_widgets.table.ipynb #846ddd17
+# %% ../../nbs/95_widgets.table.ipynb #56d03290
+def _openings(page: Page) -> list[str]:
+    "The opening tag of the cells of each column: numbers to the right, short texts in one line, long ones in a wide column."
+    tags = []
+    for n, column in enumerate(page.columns[1:], start=1):
+        longest = max((len(row[n] or "") for row in page.rows), default=0)
+        width = "white-space:nowrap" if longest <= 28 else f"min-width:{min(22, max(11, longest // 4))}em"
+        tags.append(f"<td{' class=num' if column['numeric'] else ''} style='{width}'>")
+    return tags
+
+
 def _static_html(frame: pd.DataFrame, title: str, rows: int) -> str:
     "The first rows as HTML."
     page = page_of(frame.iloc[:rows], size=max(rows, 1))
     names = "".join(f"<th{' class=num' if c['numeric'] else ''}>{escape(c['name'])}</th>" for c in page.columns[1:])
-    opening = [f"<td{' class=num' if c['numeric'] else ''}>" for c in page.columns[1:]]
+    opening = _openings(page)
     cells = [[td + ("–" if v is None else escape(v)) + "</td>" for td, v in zip(opening, row[1:], strict=True)] for row in page.rows]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     heading = f"<div class='mlbench-title' style='font-weight:600'>{escape(title)}</div>" if title else ""
-    note = f"{'first ' if rows < len(frame) else ''}{plural(min(rows, len(frame)), 'row')} of {len(frame):,}, {plural(frame.shape[1], 'column')}"
+    many = f"first {plural(rows, 'row')} of {len(frame):,}" if rows < len(frame) else plural(len(frame), "row")
+    note = f"{many}, {plural(frame.shape[1], 'column')}"
     style = "<div class='mlbench-table' style='overflow-x:auto'>"
     return f"{style}{heading}<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><div class='mlbench-note' style='opacity:.7'>{note}</div></div>"
 
