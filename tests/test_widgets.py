@@ -126,7 +126,7 @@ def test_in_batch_nothing_is_live_and_no_widget_library_is_imported(opened, proj
 
     stage, _ = opened(False)
     seen = explore(stage, lambda column, threshold: go.Figure(), column=["age"])
-    assert isinstance(seen.figure, go.Figure) and "`threshold = 0.4`" in seen.note and "-p look.threshold=…" in seen.note
+    assert isinstance(seen.figure, go.Figure) and "`threshold` = `0.4`" in seen.note and "-p look.threshold=…" in seen.note
     assert "<b>0.4</b>" in stage_form(stage)._repr_html_()
     program = "import sys; from mlbench.widgets import explore, stage_form, table_view; print('ipywidgets' in sys.modules, 'anywidget' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -27,7 +27,7 @@ from ..core.show import escape, number, plural
 __all__ = ['interval_text', 'table_html', 'duration', 'operator_sign', 'Overview', 'verdict_line', 'page_html', 'report_html',
            'write_report']
 
-# %% ../../nbs/94_chain.report.ipynb #9715ce39
+# %% ../../nbs/94_chain.report.ipynb #c02b8a6f
 def interval_text(
     entry: Mapping[str, Any],  # with value, low and high, the last two may be missing
 ) -> str:  # such as `0.914 (0.893 to 0.931)`
@@ -44,7 +44,8 @@ def table_html(
     "A table."
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     shown = [[c if raw else escape(number(c, 4) if isinstance(c, int | float) else "–" if c is None else c) for c in row] for row in rows]
-    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in shown)
+    one_line = lambda c: "" if raw or len(c) > 28 else " class='short'"
+    body = "".join("<tr>" + "".join(f"<td{one_line(c)}>{c}</td>" for c in row) + "</tr>" for row in shown)
     return f"<div class='frame'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 # %% ../../nbs/94_chain.report.ipynb #2b3a43f3

@@ -24,7 +24,7 @@ def _axis(title: str | None) -> dict:
     base = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "ticks": "", "automargin": True}
     return base | ({"title": {"text": title, "standoff": 8}} if title is not None else {})
 
-# %% ../../nbs/02_core.plots.ipynb #8b15324c
+# %% ../../nbs/02_core.plots.ipynb #65ec0d87
 def figure_layout(
     figure: go.Figure,  # any plotly figure
     title: str,  # the finding in a sentence
@@ -34,7 +34,7 @@ def figure_layout(
     legend: bool = True,  # whether a legend is shown where there is more than one trace
 ) -> go.Figure:  # the same figure
     "Give a figure the common look."
-    many = len(figure.data) > 6
+    many = sum(trace.showlegend is not False for trace in figure.data) > 6
     beside = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "title": {"text": ""}}
     above = {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "title": {"text": ""}}
     figure.update_layout(

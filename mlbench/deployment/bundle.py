@@ -445,7 +445,7 @@ def size_text(
     unit, factor = ("MB", 1e6) if size >= 1e6 else ("kB", 1e3)
     return f"{size / factor:.1f} {unit}"
 
-# %% ../../nbs/70_deployment.bundle.ipynb #53ead253
+# %% ../../nbs/70_deployment.bundle.ipynb #63bc3669
 MEANINGS = {
     "bundle.json": "what it takes and answers, figures, hashes",
     "model.onnx": "the model: raw columns in, prediction out",
@@ -458,7 +458,7 @@ MEANINGS = {
     "requirements.txt": "what the service needs",
     "Dockerfile": "a container for the service",
     "MLmodel": "lets MLflow open the folder",
-    "SHA256SUMS": "hash of every file, for `sha256sum -c`",
+    "SHA256SUMS": "hash of every file, for sha256sum -c",
 }
 
 

@@ -182,7 +182,7 @@ def choose(
     chosen = best if rule == "best" else simplest
     return chosen, simplest, _why(whole, name, best, simplest, chosen)
 
-# %% ../../nbs/52_training.compare.ipynb #ab91767c
+# %% ../../nbs/52_training.compare.ipynb #f52eef74
 def _oof_frame(self: Comparison) -> pd.DataFrame:
     "Out-of-fold predictions as a table: `fold`, `truth`, and a column per model (and class)."
     columns: dict[str, Any] = {"fold": self.fold_of_row, "truth": self.y}
@@ -204,7 +204,7 @@ def _table(self: Comparison) -> pd.DataFrame:
             rows.append(row | {"note": r["error"][:120]})
             continue
         for m in self.metrics:
-            row[m] = f"{number(r[m])} ({number(r[m + '_low'])} – {number(r[m + '_high'])})".replace(" ", "\u00a0")
+            row[m] = f"{number(r[m])} ({number(r[m + '_low'])} – {number(r[m + '_high'])})"
         row["fit seconds"] = float(f"{seconds.loc[r['model'], 'fit_seconds']:.2g}")
         row["note"] = ("within noise of the best; " if r["within_noise"] and r["rank"] > 1 else "") + model_spec(r["model"]).why
         rows.append(row)

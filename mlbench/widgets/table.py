@@ -81,13 +81,13 @@ def filter_rows(
         found |= column.astype(str).str.casefold().str.contains(word, regex=False).to_numpy(dtype=bool, na_value=False) & column.notna().to_numpy()
     return found
 
-# %% ../../nbs/95_widgets.table.ipynb #f5f84f58
+# %% ../../nbs/95_widgets.table.ipynb #476038f5
 def _long_numbers(column: pd.Series) -> bool:
     "Whether numbers were computed: six digits do not hold them."
-    if not pd.api.types.is_float_dtype(column):
+    if not (pd.api.types.is_float_dtype(column) or column.dtype == object):
         return False
-    values = column[np.isfinite(column)].head(1000)
-    return bool(any(float(f"{v:.6g}") != v for v in values))
+    numbers = [v for v in column.head(1000) if isinstance(v, float) and np.isfinite(v)]
+    return any(float(f"{v:.6g}") != v for v in numbers)
 
 
 def _shown(value: Any, computed: bool = False) -> str | None:
@@ -173,13 +173,13 @@ def _caption(matching: int, total: int, first: int, shown: int) -> str:
     where = f"rows {first + 1:,} to {first + shown:,} of {matching:,}" if shown else "no row matches"
     return where + (f" that match, {plural(total, 'row')} in all" if matching < total else "")
 
-# %% ../../nbs/95_widgets.table.ipynb #56d03290
+# %% ../../nbs/95_widgets.table.ipynb #e58ae446
 def _openings(page: Page) -> list[str]:
     "The opening tag of the cells of each column: numbers to the right, short texts in one line, long ones in a wide column."
     tags = []
     for n, column in enumerate(page.columns[1:], start=1):
         longest = max((len(row[n] or "") for row in page.rows), default=0)
-        width = "white-space:nowrap" if longest <= 28 else f"min-width:{min(22, max(11, longest // 4))}em"
+        width = "white-space:nowrap" if longest <= 28 else f"min-width:{min(32, max(11, longest // 4))}em"
         tags.append(f"<td{' class=num' if column['numeric'] else ''} style='{width}'>")
     return tags
 
@@ -189,7 +189,9 @@ def _static_html(frame: pd.DataFrame, title: str, rows: int) -> str:
     page = page_of(frame.iloc[:rows], size=max(rows, 1))
     names = "".join(f"<th{' class=num' if c['numeric'] else ''}>{escape(c['name'])}</th>" for c in page.columns[1:])
     opening = _openings(page)
-    cells = [[td + ("–" if v is None else escape(v)) + "</td>" for td, v in zip(opening, row[1:], strict=True)] for row in page.rows]
+    words = [{"True": "yes", "False": "no"} if c["kind"].startswith("yes") else {} for c in page.columns[1:]]
+    said = [["–" if v is None else escape(w.get(v, v)) for w, v in zip(words, row[1:], strict=True)] for row in page.rows]
+    cells = [[f"{td}{v}</td>" for td, v in zip(opening, row, strict=True)] for row in said]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     heading = f"<div class='mlbench-title' style='font-weight:600'>{escape(title)}</div>" if title else ""
     many = f"first {plural(rows, 'row')} of {len(frame):,}" if rows < len(frame) else plural(len(frame), "row")
