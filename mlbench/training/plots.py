@@ -89,7 +89,7 @@ def folds_figure(
     ahead, total = _agreement(found, table)
     return figure_layout(figure, f"{names[0]} is the best in {ahead} of {plural(total, 'fold')}", x="model", y=found.metric)
 
-# %% ../../nbs/55_training.plots.ipynb #cdef6f13
+# %% ../../nbs/55_training.plots.ipynb #b733d18d
 def cost_figure(
     found: Comparison,  # from `cross_validate`
 ) -> go.Figure:
@@ -98,15 +98,17 @@ def cost_figure(
 
     seconds = found.timings.groupby("model")["fit_seconds"].mean()
     board = found.leaderboard[found.leaderboard["error"] == ""]
+    places = dict(zip(seconds[board["model"]].sort_values().index, ("top left", "bottom center", "top right") * len(board)))  # neighbours apart
     figure = go.Figure()
     for row in board.to_dict("records"):
-        colour = _colour(found, row["model"], row["within_noise"])
+        colour, place = _colour(found, row["model"], row["within_noise"]), places[row["model"]]
         x, y, look = [max(float(seconds[row["model"]]), 1e-4)], [row[found.metric]], {"size": 12, "color": colour}
-        figure.add_scatter(x=x, y=y, mode="markers+text", text=[row["model"]], textposition="top center", marker=look, name=row["model"])
+        figure.add_scatter(x=x, y=y, mode="markers+text", text=[row["model"]], textposition=place, marker=look, name=row["model"], cliponaxis=False)
     slowest = str(seconds[board["model"]].idxmax())
     title = f"{slowest} takes longest: {number(float(seconds[slowest]), 2)} seconds per fit"
     figure = figure_layout(figure, title, x="seconds per fit", y=found.metric, legend=False)
-    return figure.update_xaxes(type="log", gridcolor=GRID)
+    ends = np.log10(seconds[board["model"]].clip(lower=1e-4).agg(["min", "max"]).to_numpy()) + (-0.6, 0.6)
+    return figure.update_xaxes(type="log", gridcolor=GRID, range=ends.tolist(), dtick=1 if ends[1] - ends[0] > 2 else None)
 
 # %% ../../nbs/55_training.plots.ipynb #3bb5c0ad
 def learning_figure(

@@ -139,11 +139,13 @@ def _live(stage: Any, view: Callable[..., Any], names: Sequence[str], choices: M
     draw()
     return widgets.VBox([controls, figure, state])
 
-# %% ../../nbs/95_widgets.explore.ipynb #83ef6317
+# %% ../../nbs/95_widgets.explore.ipynb #61f918fc
 def _where(stage: Any, names: Sequence[str]) -> str:
     "Where the choice is kept, in small print."
     section = section_of(stage.name)
-    values = ", ".join(f"<code>{escape(section)}.{escape(n)}: {escape(yaml_literal(stage.choices[n].value))}</code>" for n in names)
+    chosen = {n: stage.choices[n].value for n in names}
+    literal = {n: "" if value is None else f": {yaml_literal(value)}" for n, value in chosen.items()}
+    values = ", ".join(f"<code>{escape(section)}.{escape(n)}{escape(text)}</code>{'' if text else ' not set'}" for n, text in literal.items())
     return f"<span style='font-size:12px;opacity:.7'>{values}, kept in params.yaml when changed here</span>"
 
 # %% ../../nbs/95_widgets.explore.ipynb #336112ee

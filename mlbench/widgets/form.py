@@ -86,7 +86,7 @@ def _options(parameter: Parameter, choices: Any) -> list[tuple[str, Any]]:
     none = [("none", NONE)] if parameter.kind.name == "optional" else []
     return none + [(label, value) for label, value in pairs if value is not None]
 
-# %% ../../nbs/95_widgets.form.ipynb #7bdc6709
+# %% ../../nbs/95_widgets.form.ipynb #aed0fc49
 def _native_control(parameter: Parameter, choices: Any) -> Any:
     "The control whose value is the parameter's value; None where a line of text is needed."
     widgets = require("ipywidgets")
@@ -104,7 +104,7 @@ def _native_control(parameter: Parameter, choices: Any) -> Any:
     if kind.name in ("int", "float") and not optional and parameter.minimum is not None and parameter.maximum is not None:
         return _slider(parameter, kind)
     if kind == Kind("list", (Kind("str"),)) and not optional:
-        return widgets.TagsInput(allow_duplicates=False)
+        return widgets.TagsInput(allow_duplicates=False, placeholder="add a name, then Enter")
     return None
 
 # %% ../../nbs/95_widgets.form.ipynb #429ffecb

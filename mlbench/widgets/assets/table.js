@@ -30,9 +30,11 @@ function head(model) {
 function body(page) {
   const rows = page.rows.map((row) => element("tr", {}, ...row.map((value, n) => {
     const column = page.columns[n];
-    const shown = value === null ? "–" : value;
-    const kind = [column.numeric ? "num" : "", value === null ? "none" : "", column.index ? "index" : ""].join(" ").trim();
-    return element("td", { className: kind, title: shown.length > 40 ? shown : "" }, shown);
+    const said = column.kind.startsWith("yes / no") ? { True: "yes", False: "no" }[value] ?? value : value;
+    const shown = said === null ? "–" : said;
+    const long = shown.length > 40;
+    const kind = [column.numeric ? "num" : "", value === null ? "none" : "", column.index ? "index" : "", long ? "long" : ""].join(" ").trim();
+    return element("td", { className: kind, title: long ? shown : "" }, shown);
   })));
   return element("tbody", {}, ...rows);
 }
