@@ -258,7 +258,7 @@ def _times(overview: Overview) -> str:
         rows.append(f"<a href='#{escape(name)}'>{escape(name)}</a>{bar}<div class='num'>{escape(shown) or '–'}</div>")
     return f"<div class='panel'><h2>Stages</h2><div class='bars'>{''.join(rows)}</div></div>"
 
-# %% ../../nbs/94_chain.report.ipynb #beca7cae
+# %% ../../nbs/94_chain.report.ipynb #15f9981a
 def _models(overview: Overview, most: int = 8) -> str:
     "The leaderboard of training."
     boards = [(s, t) for s, t in overview.all("tables") if t["name"] == "leaderboard"]
@@ -266,8 +266,10 @@ def _models(overview: Overview, most: int = 8) -> str:
         return ""
     _, board = boards[-1]
     caption = f"<p class='note'>{inline_html(board['caption'])}</p>" if board.get("caption") else ""
-    shown = board["columns"][:7]
-    return f"<div class='panel'><h2>Models compared</h2>{table_html(shown, [row[: len(shown)] for row in board['rows'][:most]])}{caption}</div>"
+    names = [c for c in board["columns"] if c not in ("chosen", "note", "fit seconds")][:4] + [c for c in board["columns"] if c == "fit seconds"]
+    rows = [dict(zip(board["columns"], row, strict=True)) for row in board["rows"][:most]]
+    shown = [[f"{row[n]} ●" if n == "model" and row.get("chosen") else row[n] for n in names] for row in rows]
+    return f"<div class='panel'><h2>Models compared</h2>{table_html(names, shown)}{caption}</div>"
 
 # %% ../../nbs/94_chain.report.ipynb #ffe57b93
 def _chosen(overview: Overview) -> list[str]:

@@ -177,7 +177,7 @@ def _about(parameter: Parameter, value: Any) -> str:
     default = "" if value == parameter.default else f" <b>default {escape(yaml_literal(parameter.default))}</b>"
     return f"<span style='{_MUTED}'>{escape(parameter.help or str(parameter.kind))}{default}</span>"
 
-# %% ../../nbs/95_widgets.form.ipynb #d7fb72e5
+# %% ../../nbs/95_widgets.form.ipynb #63272952
 def _row(stage: Any, field: Field, note: Any) -> Any:
     "One line of the form, which answers its control."
     widgets = require("ipywidgets")
@@ -202,7 +202,8 @@ def _row(stage: Any, field: Field, note: Any) -> Any:
 
     field.control.observe(chosen, "value")
     watch(stage, ("form", parameter.name), changed)
-    label = widgets.HTML(f"<b>{escape(parameter.name)}</b>", layout=widgets.Layout(width="150px"))
+    label = widgets.HTML(f"<b>{escape(parameter.name)}</b>", layout=widgets.Layout(width="150px", flex="0 0 auto"))
+    field.control.layout.flex = "0 0 auto"
     return widgets.HBox([label, field.control, note], layout=widgets.Layout(align_items="center", margin="1px 0"))
 
 # %% ../../nbs/95_widgets.form.ipynb #866fcba0
