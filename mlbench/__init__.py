@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = _lazy_names(
         "Stage": "mlbench.chain.stage",
         "list_runs": "mlbench.chain.run",
         "run_chain": "mlbench.chain.runner",
+        "finish_run": "mlbench.chain.tracking",
         "Bundle": "mlbench.deployment.bundle",
         "start_service": "mlbench.deployment.client",
         "MlbenchError": "mlbench.core.errors",

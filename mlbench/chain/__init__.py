@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Stage": "mlbench.chain.stage",
         "list_runs": "mlbench.chain.run",
         "run_chain": "mlbench.chain.runner",
+        "finish_run": "mlbench.chain.tracking",
     },
 )

@@ -26,7 +26,8 @@ from ..core.secrets import mask
 from ..core.settings import child_environment, settings
 
 # %% auto #0
-__all__ = ['TRACKED', 'Point', 'history_point', 'TrackedArtifact', 'Plan', 'tracking_plan', 'send', 'main', 'track_run']
+__all__ = ['TRACKED', 'Point', 'history_point', 'TrackedArtifact', 'Plan', 'tracking_plan', 'send', 'main', 'track_run',
+           'finish_run']
 
 # %% ../../nbs/94_chain.tracking.ipynb #1d37eb4c
 @dataclass(frozen=True)
@@ -271,3 +272,14 @@ def _warn(run: Run, what: str) -> str:
     with contextlib.suppress(OSError):
         append_line(run.folder / "events.jsonl", {"type": "warning", "time": time.time(), "what": "tracking", "message": message})
     return message
+
+# %% ../../nbs/94_chain.tracking.ipynb #c403b286
+def finish_run(
+    run: Run | str | Path,  # a run or its folder
+) -> str | None:  # None when all went well, else one line of warning from the tracker
+    "Track a run and write its `report.html`."
+    from mlbench.chain.report import write_report
+
+    warning = track_run(run)
+    write_report(run)
+    return warning

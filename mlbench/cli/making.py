@@ -69,7 +69,7 @@ def new(
     project = make_project(plan)
     say(f"{name}/ has problem.yaml, params.yaml and {len(project.stages)} notebooks. Read problem.yaml, then: mlbench run {name}")
 
-# %% ../../nbs/98_cli.making.ipynb #99f51f18
+# %% ../../nbs/98_cli.making.ipynb #9454e39d
 def _start_run(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool) -> Run:
     "Run the chain under the eyes of a watch."
     from mlbench.chain.project import Project
@@ -96,11 +96,9 @@ def _finish(project: Project) -> None:
     newest = next(iter(list_runs(project)), None)
     if newest is None or _newer(newest.folder / "report.html", newest.folder / "run.json"):
         return
-    from mlbench.chain.report import write_report
-    from mlbench.chain.tracking import track_run
+    from mlbench.chain.tracking import finish_run
 
-    warning = track_run(newest)
-    write_report(newest)
+    warning = finish_run(newest)
     if warning:
         say(warning, sys.stderr)
 
