@@ -175,7 +175,7 @@ def read_notebook(
     except FileNotFoundError:
         raise UsageError(f"There is no notebook {path}.") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path.name} is not a notebook: {error}. A merge may have left marks (<<<<<<<) in it.") from None
+        raise UsageError(f"{path.name} is not a notebook: {error}. A merge may have left conflict marks in it.") from None
 
 
 def section_of(
