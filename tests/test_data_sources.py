@@ -7,6 +7,7 @@ import datetime as dt
 import gzip
 import lzma
 import os
+import re
 import sqlite3
 import zipfile
 
@@ -550,20 +551,31 @@ def test_missing_files_and_rights(tmp_path):
         read_table("nowhere/a.csv", base=tmp_path)
 
 
-def test_a_file_without_permission(tmp_path, monkeypatch):
+def test_a_file_without_permission(tmp_path):
+    "The administrator may read everything, so the file is read by a child process that has become nobody."
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
     path = write(tmp_path / "secret.csv", "a,b\n1,2\n")
     path.chmod(0)
-    if os.access(path, os.R_OK):  # the administrator may read everything: have the system refuse
-        real = open
-
-        def refuse(name, *args, **kwargs):
-            if str(name) == str(path):
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(name, *args, **kwargs)
-
-        monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(DataError, match="may not be read.*chmod"):
-        read_table(path)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            read_table(path)
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    said = os.read(reading, 4000).decode()
+    os.close(reading)
+    assert re.match("DataError: .*may not be read.*chmod", said), said
 
 
 @pytest.mark.parametrize(
