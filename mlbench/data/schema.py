@@ -136,7 +136,13 @@ def plain_name(
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name).strip())
     return re.sub(r"[^0-9a-zA-Z]+", "_", apart).strip("_").lower()
 
-# %% ../../nbs/06_data.schema.ipynb #9216d743
+# %% ../../nbs/06_data.schema.ipynb #a98c2b5f
+def _all_whole(values: np.ndarray) -> bool:
+    "Whether all numbers are whole; infinite ones are not."
+    with np.errstate(invalid="ignore"):
+        return bool((values % 1 == 0).all())
+
+
 def _numbers_kind(look: Look) -> tuple[str, str]:
     "Kind and reason of a column of numbers with at least two different values."
     values = look.numbers if look.numbers is not None else look.values.to_numpy(dtype="float64")
@@ -145,11 +151,11 @@ def _numbers_kind(look: Look) -> tuple[str, str]:
         return "boolean", f"two values, {_word(low)} and {_word(high)}"
     plain = plain_name(look.name)
     named, sample = _IDENTIFIER.search(plain), _even_sample(values)
-    whole = look.unique > 20 and bool((sample[:50] % 1 == 0).all() and (sample % 1 == 0).all())
+    whole = look.unique > 20 and _all_whole(sample[:50]) and _all_whole(sample)
     running = high - low == n - 1 and not _TIME_INDEX.search(plain)
     if whole and look.unique == n and (named or running):
         return "identifier", "every row has its own number" + ("" if running else ", and the name says so")
-    if named and _STRICT_IDENTIFIER.search(plain) and bool((sample % 1 == 0).all()):
+    if named and _STRICT_IDENTIFIER.search(plain) and _all_whole(sample):
         if look.unique > max(MAX_CATEGORIES, 0.05 * n):
             return "identifier", f"the name says so, and a value stands in {n / look.unique:.1f} rows on average"
         return "categorical", f"the name says a code, with {look.unique} different values"
