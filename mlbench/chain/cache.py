@@ -24,7 +24,7 @@ from ..core.files import read_json, sha256_file, sha256_text, stable_json
 
 # %% auto #0
 __all__ = ['NUMERIC', 'UNKNOWN', 'project_modules', 'installed_versions', 'versions_for', 'mlbench_source', 'problem_parts',
-           'stage_key', 'inputs_of', 'intact', 'past_runs', 'read_manifest', 'find_result']
+           'stage_key', 'key_difference', 'inputs_of', 'intact', 'past_runs', 'read_manifest', 'find_result']
 
 # %% ../../nbs/93_chain.cache.ipynb #04f3589a
 def _imported(tree: ast.AST) -> set[str]:
@@ -145,6 +145,37 @@ def stage_key(
         "mlbench": mlbench_source(),
     }
     return key | ({"data": problem["data"]} if not (declared and declared.reads) else {})
+
+# %% ../../nbs/93_chain.cache.ipynb #82450e65
+def key_difference(
+    old: dict[str, Any] | None,  # the parts of a stage's key in an earlier run
+    new: dict[str, Any],  # the parts now
+) -> list[str]:  # one line for each part that differs; empty when nothing does
+    "Say in words what changed between two keys of a stage."
+    if old is None:
+        return ["it has no complete result yet"]
+    lines = []
+    for part in sorted(old.keys() | new.keys()):
+        a, b = old.get(part), new.get(part)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            for name in sorted(a.keys() | b.keys()):
+                if a.get(name) != b.get(name):
+                    lines.append(f"{part}: {name} " + _change(a.get(name), b.get(name)))
+        else:
+            lines.append(f"{part} " + _change(a, b))
+    return lines
+
+
+def _change(a: Any, b: Any) -> str:
+    "The words for one difference; hashes are not shown."
+    def shown(value: Any) -> str:
+        return "" if isinstance(value, str) and len(value) == 64 else str(value)
+
+    if a is None or b is None:
+        return "is new" if a is None else "is gone"
+    return f"was {shown(a)}, is {shown(b)}" if shown(a) and shown(b) else "changed"
 
 # %% ../../nbs/93_chain.cache.ipynb #f7c86c0c
 def inputs_of(

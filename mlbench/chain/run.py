@@ -21,8 +21,7 @@ from ..core.files import read_json, read_lines, write_json
 from ..core.show import Facts
 
 # %% auto #0
-__all__ = ['BY_HAND', 'now', 'seconds_between', 'new_run_id', 'process_mark', 'process_alive', 'key_difference', 'Run',
-           'list_runs']
+__all__ = ['BY_HAND', 'now', 'seconds_between', 'new_run_id', 'process_mark', 'process_alive', 'Run', 'list_runs']
 
 # %% ../../nbs/92_chain.run.ipynb #9cb34a0e
 BY_HAND = "by-hand"
@@ -132,41 +131,10 @@ def _load(self: Run, name: str) -> Any:
     "An artifact: a data frame, JSON, text, or the path of anything else."
     return read_value(self.path(name))
 
-# %% ../../nbs/92_chain.run.ipynb #ff179b82
-def key_difference(
-    old: dict[str, Any] | None,  # the parts of a stage's key in an earlier run
-    new: dict[str, Any],  # the parts now
-) -> list[str]:  # one line for each part that differs; empty when nothing does
-    "Say in words what changed between two keys of a stage."
-    if old is None:
-        return ["it has no complete result yet"]
-    lines = []
-    for part in sorted(old.keys() | new.keys()):
-        a, b = old.get(part), new.get(part)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            for name in sorted(a.keys() | b.keys()):
-                if a.get(name) != b.get(name):
-                    lines.append(f"{part}: {name} " + _change(a.get(name), b.get(name)))
-        else:
-            lines.append(f"{part} " + _change(a, b))
-    return lines
-
-
-def _change(a: Any, b: Any) -> str:
-    "The words for one difference; hashes are not shown."
-    def shown(value: Any) -> str:
-        return "" if isinstance(value, str) and len(value) == 64 else str(value)
-
-    if a is None or b is None:
-        return "is new" if a is None else "is gone"
-    return f"was {shown(a)}, is {shown(b)}" if shown(a) and shown(b) else "changed"
-
-# %% ../../nbs/92_chain.run.ipynb #66994bec
+# %% ../../nbs/92_chain.run.ipynb #6df4cf0e
 def _why(self: Run, stage: str) -> list[str]:
     "What must change about this run's result of a stage if the chain were run now; empty when nothing must."
-    from mlbench.chain.cache import inputs_of, intact, problem_parts, read_manifest, stage_key
+    from mlbench.chain.cache import inputs_of, intact, key_difference, problem_parts, read_manifest, stage_key
     from mlbench.chain.plan import plan_chain
 
     project = Project.open(self.project)

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .cache import find_result, inputs_of, intact, past_runs, problem_parts, read_manifest, stage_key
+from .cache import find_result, inputs_of, intact, key_difference, past_runs, problem_parts, read_manifest, stage_key
 from .job import Follower, Job, RunInterrupted, caught_signals, prepare_notebook, write_parameters
 from .plan import Plan, PlannedStage, plan_chain
 from .project import Project
 from .record import Recorder, create_run, end_orphans, lock_run, resume_run
-from .run import Run, key_difference
+from .run import Run
 from ..core.errors import ArtifactError, GateRefused, StageError, UsageError
 from ..core.files import link_or_copy, read_json, remove, sha256_file, write_json
 from ..core.secrets import mask

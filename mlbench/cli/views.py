@@ -9,13 +9,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..chain.cache import find_result, inputs_of, past_runs, problem_parts, read_manifest, stage_key
+from ..chain.cache import find_result, inputs_of, key_difference, past_runs, problem_parts, read_manifest, stage_key
 from ..chain.notebooks import section_of
 from ..chain.parameters import decode, yaml_literal
 from ..chain.plan import Plan
 from ..chain.project import Project
 from ..chain.report import interval_text
-from ..chain.run import Run, key_difference, list_runs
+from ..chain.run import Run, list_runs
 from ..core.errors import UsageError, did_you_mean
 
 # %% auto #0
