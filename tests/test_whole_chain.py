@@ -135,3 +135,29 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_metrics(shop, tmp_pa
     ran = [e["stage"] for e in read_lines(killed / "events.jsonl") if e["type"].startswith("cell")]
     assert ran.count("01_problem") and metrics_of(killed) == metrics_of(run)
     assert not list(project.rglob("*.tmp"))
+
+
+def outcome(run):
+    "Hashes of everything that must come out the same, and every figure of merit, by stage."
+    found = {}
+    for stage in STAGES:
+        manifest = read_json(run / "stages" / stage / "manifest.json")
+        parts = {**manifest["artifacts"], **{f"sealed {n}": e for n, e in manifest["sealed"].items()}}
+        hashes = {n: e["sha256"] for n, e in parts.items() if not e["volatile"]}
+        found[stage] = hashes | {m["name"]: m["value"] for m in manifest["metrics"] if not m["name"].endswith(("_ms", "_seconds", "_s"))}
+    return found
+
+
+def kernels(run):
+    return [e["how"] for e in read_lines(run / "events.jsonl") if e["type"] == "kernel_started"]
+
+
+def test_forked_and_fresh_kernels_give_the_same_numbers_and_artifacts(shop, tmp_path):
+    _, forked = shop
+    assert set(kernels(forked)) <= {"pool", "fork"} and len(kernels(forked)) == len(STAGES)
+    assert mlbench("new", "clinic", "--example", "breast_cancer", cwd=tmp_path).returncode == 0
+    done = mlbench("run", "clinic", "--fresh", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fresh = tmp_path / "clinic" / "runs" / Path(last_line(done)).name
+    assert kernels(fresh) == ["fresh"] * len(STAGES)
+    assert outcome(fresh) == outcome(forked)

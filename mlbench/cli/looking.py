@@ -162,9 +162,9 @@ def models(project: ProjectPath = None) -> None:
       mlbench models shop
     """
     from mlbench.chain.project import Project
-    from mlbench.deployment.registry import list_versions
+    from mlbench.deployment.registry import list_versions, registry_place
 
-    versions = list_versions(Project.open(project).path / "registry")
+    versions = list_versions(registry_place(Project.open(project).path))
     rows = [(v.name, str(v.version), ", ".join(v.aliases), v.metric, v.value, v.run) for v in reversed(versions)]
     show_table(["model", "version", "aliases", "metric", "value", "run"], rows, note="" if rows else "None yet: the last stage of a run registers one.")
 

@@ -42,11 +42,11 @@ def bundle_folder(
 def _registered_bundle(name: str, project: Path | None) -> Path:
     "The bundle of a registered model."
     from mlbench.chain.project import Project
-    from mlbench.deployment.registry import load_version
+    from mlbench.deployment.registry import load_version, registry_place
 
     model, _, alias = name.partition("@")
     root = Project.open(project).path
-    return load_version(root / "registry", model, int(alias) if alias.isdigit() else alias or "champion").folder
+    return load_version(registry_place(root), model, int(alias) if alias.isdigit() else alias or "champion").folder
 
 # %% ../../nbs/98_cli.serving.ipynb #b2c82732
 @app.command()
