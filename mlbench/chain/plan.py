@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from .notebooks import Notebook, section_of
 from .parameters import Choice, resolve
@@ -16,7 +16,7 @@ from ..core.errors import ParameterError, UsageError, did_you_mean
 from ..core.show import Facts
 
 # %% auto #0
-__all__ = ['PlannedStage', 'Plan', 'plan_chain']
+__all__ = ['RunOptions', 'PlannedStage', 'Plan', 'plan_chain']
 
 # %% ../../nbs/93_chain.plan.ipynb #7c7a8716
 def _by_stage(project: Project, given: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -57,6 +57,31 @@ def _chain_mistakes(stages: Mapping[str, Notebook]) -> list[str]:
             makers.setdefault(artifact, name)
     return mistakes
 
+# %% ../../nbs/93_chain.plan.ipynb #4b78f9e4
+@dataclass(frozen=True)
+class RunOptions:
+    "How a run is carried out; nothing here changes what comes out."
+
+    fresh: bool = False  # ordinary kernels, none from the fork server
+    on_error: Literal["stop", "hold"] = "stop"  # hold keeps the kernel of a stage that failed
+    cell_timeout: float | None = None  # seconds for one cell
+    stage_timeout: float | None = None  # seconds for one stage
+    hold_minutes: float = 60  # how long a held kernel is kept
+    hold_memory_mb: float | None = None  # largest memory of a held kernel; None: the larger of 4096 and twice what it has
+    threads: int | None = None  # threads per kernel; None: the cores that are there
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("stop", "hold"):
+            raise UsageError(f"--on-error is stop or hold, not {self.on_error!r}. stop ends the kernel of a stage that failed; hold keeps it for mlbench open.")
+        for name in ("cell_timeout", "stage_timeout", "hold_minutes", "hold_memory_mb", "threads"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} is {value}, but must be larger than 0. Leave it out for no limit.")
+
+    def to_dict(self) -> dict[str, Any]:
+        "What differs from the defaults, for run.json."
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
 # %% ../../nbs/93_chain.plan.ipynb #2102ce3b
 @dataclass(frozen=True)
 class PlannedStage:
@@ -83,6 +108,7 @@ class Plan:
     from_: str | None = None
     to: str | None = None
     force: bool = False
+    options: RunOptions = field(default_factory=RunOptions)
 
     def to_dict(self) -> dict[str, Any]:
         "For run.json."
@@ -91,6 +117,7 @@ class Plan:
             "from": self.from_,
             "to": self.to,
             "force": self.force,
+            "options": self.options.to_dict(),
             "parameters": {k: v if isinstance(v, str) else repr(v) for k, v in self.given.items()},
         }
 
@@ -119,6 +146,7 @@ def plan_chain(
     to: str | None = None,  # the stages after this one are left out
     parameters: Mapping[str, Any] | None = None,  # `stage.name` and value; a text is read as on the command line
     force: bool = False,  # run the stages asked for even when nothing changed
+    options: RunOptions | None = None,  # how it is carried out
 ) -> Plan:  # checked in every respect that needs no kernel
     "Plan a run; ParameterError or UsageError lists everything that is wrong."
     names, first, last = _span(project, from_, to)
@@ -145,4 +173,4 @@ def plan_chain(
     mistakes = _chain_mistakes(project.stages)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    return Plan(project, tuple(planned), given, first, last, force)
+    return Plan(project, tuple(planned), given, first, last, force, options or RunOptions())

@@ -17,7 +17,7 @@ from typing import Any
 
 from .cache import find_result, inputs_of, intact, key_difference, past_runs, problem_parts, read_manifest, stage_key
 from .job import Follower, Job, RunInterrupted, caught_signals, prepare_notebook, write_parameters
-from .plan import Plan, PlannedStage, plan_chain
+from .plan import Plan, PlannedStage, RunOptions, plan_chain
 from .project import Project
 from .record import Recorder, create_run, end_orphans, lock_run, resume_run
 from .run import Run
@@ -277,6 +277,7 @@ def run_chain(
     parameters: Mapping[str, Any] | None = None,  # such as {"evaluation.threshold": 0.4}
     force: bool = False,  # run the stages asked for even when nothing changed
     on_progress: Callable[[dict[str, Any]], None] | None = None,  # gets each event as it comes
+    options: RunOptions | None = None,  # how it is carried out; None takes the defaults
 ) -> Run:  # the finished run; an earlier one when nothing had changed
     """Run the notebooks of a project.
 
@@ -284,7 +285,7 @@ def run_chain(
     a gate did, RunInterrupted on a signal; each has the `exit_code` of the command line.
     """
     project = project if isinstance(project, Project) else Project.open(project)
-    plan = plan_chain(project, from_, to, parameters, force)
+    plan = plan_chain(project, from_, to, parameters, force, options)
     problem, runs = problem_parts(project), past_runs(project)
     old = None if force else find_unchanged(plan, problem, runs)
     if old is not None:

@@ -16,6 +16,7 @@ from .output import say, show_table
 from ..core.errors import UsageError
 
 if TYPE_CHECKING:
+    from mlbench.chain.plan import RunOptions
     from mlbench.chain.project import Project
     from mlbench.chain.run import Run
 
@@ -70,7 +71,9 @@ def new(
     say(f"{name}/ has problem.yaml, params.yaml and {len(project.stages)} notebooks. Read problem.yaml, then: mlbench run {name}")
 
 # %% ../../nbs/98_cli.making.ipynb #9454e39d
-def _start_run(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool) -> Run:
+def _start_run(
+    project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool, options: RunOptions | None = None
+) -> Run:
     "Run the chain under the eyes of a watch."
     from mlbench.chain.project import Project
     from mlbench.chain.runner import run_chain
@@ -79,7 +82,7 @@ def _start_run(project: Path | None, from_: str | None, to: str | None, given: d
     opened = Project.open(project)
     try:
         with Watch() as watch:
-            return run_chain(opened, from_, to, given, force, on_progress=watch)
+            return run_chain(opened, from_, to, given, force, on_progress=watch, options=options)
     finally:
         _finish(opened)
 
@@ -132,6 +135,10 @@ def run(
     to: Annotated[Optional[str], typer.Option("--to", metavar="STAGE", help="Stop after this stage.", show_default=False)] = None,
     parameter: Parameters = None,
     force: Annotated[bool, typer.Option("--force", help="Run the stages even when nothing changed.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start each kernel anew, none from the fork server.")] = False,
+    on_error: Annotated[str, typer.Option("--on-error", metavar="stop|hold", help="hold keeps the kernel of a failed stage for mlbench open.")] = "stop",
+    cell_timeout: Annotated[Optional[float], typer.Option("--cell-timeout", metavar="SECONDS", help="Longest time of one cell.", show_default=False)] = None,
+    stage_timeout: Annotated[Optional[float], typer.Option("--stage-timeout", metavar="SECONDS", help="Longest time of one stage.", show_default=False)] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run the notebooks of a project; what is unchanged is kept.
@@ -144,13 +151,16 @@ def run(
       mlbench run shop --to eda
       mlbench run shop -p evaluation.threshold=0.4
       mlbench run shop --from training --force
+      mlbench run shop --on-error=hold --stage-timeout 600
     """
+    from mlbench.chain.plan import RunOptions
     from mlbench.cli.views import near
 
     given = typed_parameters(parameter)
     if dry_run:
         return _show_preview(project, from_, to, given, force)
-    done = _start_run(project, from_, to, given, force)
+    options = RunOptions(fresh=fresh, on_error=on_error, cell_timeout=cell_timeout, stage_timeout=stage_timeout)  # type: ignore[arg-type]  # checked there
+    done = _start_run(project, from_, to, given, force, options)
     _summary(done)
     say(near(done.folder))
 
