@@ -14,6 +14,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ..core.files import parse_yaml_value
 
 # %% auto #0
 __all__ = ['PLAIN_KINDS', 'Kind', 'annotation_kind', 'check_value', 'Parameter', 'read_parameters', 'Choice', 'Resolved',
-           'resolve', 'encode', 'decode', 'python_literal', 'injected_source', 'yaml_literal', 'parameters_yaml']
+           'resolve', 'encode', 'decode', 'python_literal', 'injected_source', 'sweep_values', 'yaml_literal',
+           'parameters_yaml']
 
 # %% ../../nbs/90_chain.parameters.ipynb #08b2a1bf
 PLAIN_KINDS = ("bool", "int", "float", "str", "Path", "date")
@@ -259,10 +261,14 @@ class Parameter:
     step: float | None = None
 
     @property
+    def plain_kind(self) -> Kind:
+        "The type without its Optional."
+        return self.kind.inner[0] if self.kind.name == "optional" else self.kind
+
+    @property
     def choices(self) -> tuple[Any, ...]:
         "The values of a Literal, optional or not; empty for other types."
-        inner = self.kind.inner[0] if self.kind.name == "optional" else self.kind
-        return inner.choices
+        return self.plain_kind.choices
 
     range_text = _range_text
     check = _check
@@ -445,6 +451,115 @@ def injected_source(
     text = "\n".join(lines)
     imports = [line for mark, line in (("date(", "from datetime import date"), ("Path(", "from pathlib import Path")) if mark in text]
     return "\n".join(["# The parameters of this run", *imports, *lines])
+
+# %% ../../nbs/90_chain.parameters.ipynb #0758093d
+def _pieces(text: str) -> list[str]:
+    "Divide at the commas that stand in no quotes and in no brackets."
+    pieces, depth, quote = [""], 0, ""
+    for c in text:
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"" and not pieces[-1].strip():
+            quote = c
+        depth += 0 if quote else (c in "[{(") - (c in "]})")
+        if c == "," and not depth and not quote:
+            pieces.append("")
+        else:
+            pieces[-1] += c
+    return [p.strip() for p in pieces]
+
+# %% ../../nbs/90_chain.parameters.ipynb #df7e5c2b
+_SPAN = re.compile(r"(?P<low>[^\s,\[\]]*?)\s*\.\.\s*(?P<high>[^\s,\[\]]*?)(?:\s+(?P<how>step|log|linear)\s+(?P<by>\S+))?")
+_MOST = 10_000  # values of one parameter
+
+
+def _spaced(low: float, high: float, how: str, n: float) -> list[float]:
+    "`n` numbers from one to another, with equal distances or equal factors, rounded to twelve digits."
+    if n != int(n) or not 2 <= n <= _MOST:
+        raise ValueError(f"a whole number of values after {how}, from 2 to {_MOST:,}")
+    if how == "log" and low <= 0:
+        raise ValueError("ends above zero for log")
+    steps = [k / (int(n) - 1) for k in range(int(n))]
+    values = [low * (high / low) ** s if how == "log" else low + (high - low) * s for s in steps]
+    return [low, *(float(f"{v:.12g}") for v in values[1:-1]), high]
+
+
+def _stepped(low: float, high: float, step: float) -> list[float]:
+    "Numbers from one to another by steps, counted in decimals so that 0.1 + 0.2 is 0.3."
+    first, last, by = (Decimal(repr(x)) for x in (low, high, step))
+    if by <= 0 or (last - first) / by >= _MOST:
+        raise ValueError(f"a step above zero that gives at most {_MOST:,} values")
+    return [float(first + k * by) for k in range(int((last - first) / by) + 1)]
+
+# %% ../../nbs/90_chain.parameters.ipynb #afe8ce36
+def _end(self: Parameter, text: str, limit: float | None) -> float:
+    "One end of a span as a number; days since year 1 for a date."
+    kind = self.plain_kind
+    if not text and limit is None:
+        raise ValueError("both ends, as in 1..9")
+    value = check_value(kind, text if kind.name == "date" else parse_yaml_value(text)) if text else limit
+    number = value.toordinal() if isinstance(value, dt.date) else float(value)
+    if not math.isfinite(number):
+        raise ValueError("ends that are finite")
+    return number
+
+
+def _span_values(self: Parameter, low: str, high: str, how: str | None, by: str | None) -> list[Any]:
+    "The values from one end to the other."
+    name = self.plain_kind.name
+    first, last = _end(self, low, self.minimum), _end(self, high, self.maximum)
+    if first > last:
+        raise ValueError("the smaller end first")
+    step = float(by) if by else self.step or (None if name == "float" else 1.0)
+    if step is None:
+        raise ValueError(f"how far apart the values are: {low}..{high} step 0.1, {low}..{high} linear 5 or {low}..{high} log 5")
+    values: list[Any] = _stepped(first, last, step) if how in (None, "step") else _spaced(first, last, how, step)
+    if name == "float":
+        return values
+    return [dt.date.fromordinal(round(v)) if name == "date" else v if how == "step" else round(v) for v in values]
+
+# %% ../../nbs/90_chain.parameters.ipynb #8c6b210c
+def _all_values(self: Parameter) -> list[Any]:
+    "Every value that there can be."
+    found = list(self.plain_kind.choices) or ([False, True] if self.plain_kind.name == "bool" else [])
+    if not found and self.step and self.minimum is not None and self.maximum is not None:
+        return _span_values(self, "", "", None, None)
+    if not found:
+        raise ValueError(f"values, because {self.plain_kind} has no list of all. Write them, as in a,b,c")
+    return [*found, None] if self.kind.name == "optional" and None not in found else found
+
+
+def _listed_values(self: Parameter, text: str) -> list[Any]:
+    "The values of a list with or without brackets around it."
+    listing = self.plain_kind.name in ("list", "dict")
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") and len(_pieces(text)) == 1 else None
+    if inside is not None and (not listing or all(p[:1] in "[{" for p in _pieces(inside))):
+        text = inside
+    pieces = _pieces(text)
+    if "" in pieces[1:] or (pieces == [""] and self.plain_kind.name not in ("str", "Path")):
+        raise ValueError("a value on either side of each comma")
+    return [self.parse(p) for p in pieces]
+
+# %% ../../nbs/90_chain.parameters.ipynb #184eb96b
+def sweep_values(
+    parameter: Parameter,  # what the stage declares
+    text: str,  # such as `a,b,c`, `[0.1, 0.2]`, `1..9 step 2`, `0.001..1 log 4` or `all`
+) -> list[Any]:  # checked values, each once
+    "Read the values that a sweep shall try; ParameterError says what was expected."
+    text = text.strip()
+    span = _SPAN.fullmatch(text) if parameter.plain_kind.name in ("int", "float", "date") else None
+    try:
+        if text == "all" and "all" not in parameter.choices:
+            values = _all_values(parameter)
+        elif span:
+            values = _span_values(parameter, **span.groupdict())
+        else:
+            values = _listed_values(parameter, text)
+        unique = {python_literal(v): v for v in map(parameter.check, values)}
+    except (ValueError, ArithmeticError) as error:
+        words = str(error) if isinstance(error, ParameterError) else f"{parameter.name} over {text!r}: expected {error}"
+        raise ParameterError(words) from None
+    return list(unique.values())
 
 # %% ../../nbs/90_chain.parameters.ipynb #c26dddc3
 def _quoted(text: str) -> str:
