@@ -12,7 +12,7 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['OF_A_RUN', 'Settings', 'settings', 'cpu_count', 'thread_environment', 'quiet_environment', 'kernel_environment',
-           'child_environment']
+           'runner_mark', 'runner_alive', 'child_environment']
 
 # %% ../../nbs/01_core.settings.ipynb #2d2072c9
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Settings:
     project: Path | None = None  # the project's folder; None lets it be found from the working directory
     stage: str | None = None  # the stage that the runner is at
     parameters: Path | None = None  # the typed parameters of the stage
+    runner: str | None = None  # mark of the process that a kernel works for
     interactive: bool = True  # a person is in front of the notebook
     debug: bool = False  # show whole tracebacks
     wandb_mode: str = "offline"  # the user's own WANDB_MODE, or offline
@@ -45,6 +46,7 @@ def settings(
         project=path("MLBENCH_PROJECT"),
         stage=env.get("MLBENCH_STAGE") or None,
         parameters=path("MLBENCH_PARAMETERS"),
+        runner=env.get("MLBENCH_RUNNER") or None,
         interactive=interactive,
         debug=env.get("MLBENCH_DEBUG") == "1",
         wandb_mode=env.get("WANDB_MODE") or "offline",
@@ -108,8 +110,46 @@ def kernel_environment(
     own = {"MLBENCH_RUN": str(run), "MLBENCH_PROJECT": str(project), "MLBENCH_STAGE": stage, "MLBENCH_PARAMETERS": str(parameters)}
     return os.environ | thread_environment() | quiet_environment() | own | {"MLBENCH_INTERACTIVE": "0"}
 
+# %% ../../nbs/01_core.settings.ipynb #4abab421
+def _started(pid: int) -> str | None:
+    "When a process was started; None when there is none of that number, or when it has ended and only its exit code is kept."
+    if os.path.exists("/proc/self/stat"):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] in "ZX" else fields[19]
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.Error:
+        return None
+
+# %% ../../nbs/01_core.settings.ipynb #d17b30c3
+def runner_mark(
+    pid: int | None = None,  # None takes this process
+) -> str:  # `number:start`, the value of MLBENCH_RUNNER
+    "What identifies a process on this machine; ProcessLookupError when it is gone."
+    pid = os.getpid() if pid is None else pid
+    started = _started(pid)
+    if started is None:
+        raise ProcessLookupError(f"there is no process {pid}")
+    return f"{pid}:{started}"
+
+
+def runner_alive(
+    mark: str,  # as `runner_mark` gave it
+) -> bool:
+    "Whether that very process still runs."
+    pid, colon, started = mark.partition(":")
+    if not (colon and pid.isdigit()):
+        raise ValueError(f"{mark!r} does not name a process: expected NUMBER:START as core.settings.runner_mark writes it")
+    return _started(int(pid)) == started
+
 # %% ../../nbs/01_core.settings.ipynb #9773e7a2
-OF_A_RUN = ("MLBENCH_RUN", "MLBENCH_STAGE", "MLBENCH_PARAMETERS")
+OF_A_RUN = ("MLBENCH_RUN", "MLBENCH_STAGE", "MLBENCH_PARAMETERS", "MLBENCH_RUNNER")
 
 
 def child_environment(
