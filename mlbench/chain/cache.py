@@ -219,7 +219,7 @@ def read_manifest(
     if not path.exists():
         return None
     manifest = read_json(path)
-    return manifest if manifest.get("key") else None
+    return manifest if manifest.get("key") and not manifest.get("thinned") else None
 
 
 def find_result(

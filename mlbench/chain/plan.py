@@ -69,6 +69,7 @@ class RunOptions:
     hold_minutes: float = 60  # how long a held kernel is kept
     hold_memory_mb: float | None = None  # largest memory of a held kernel; None: the larger of 4096 and twice what it has
     threads: int | None = None  # threads per kernel; None: the cores that are there
+    sweep: tuple[str, int] | None = None  # the sweep that the run belongs to, and the number of its trial
 
     def __post_init__(self) -> None:
         if self.on_error not in ("stop", "hold"):

@@ -142,6 +142,7 @@ def _set_parameter(self: Project, stage: str, name: str, value: Any) -> Any:
 # %% ../../nbs/91_chain.project.ipynb #7a1a7b96
 _GITIGNORE = """# What runs make
 runs/
+sweeps/
 registry/
 .ipynb_checkpoints/
 __pycache__/

@@ -182,6 +182,7 @@ def _head(plan: Plan) -> dict[str, Any]:
         "git": git_state(plan.project.path),
         "seed": plan.project.problem.seed,
         "error": None,
+        **dict(zip(("sweep", "trial"), plan.options.sweep or ())),
     }
 
 

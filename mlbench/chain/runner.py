@@ -256,6 +256,7 @@ def find_unchanged(
 # %% ../../nbs/93_chain.runner.ipynb #cd034d9d
 def _open_run(plan: Plan, problem: dict[str, Any], runs: list[Run]) -> Recorder:
     "Go on with the newest run if it was broken off, else make a new one."
+    runs = [run for run in runs if (run.record.get("sweep"), run.record.get("trial")) == (plan.options.sweep or (None, None))][:1]
     if runs and not plan.force:
         newest = runs[0]
         if newest.status in ("interrupted", "failed", "refused") and _matches(plan, problem, newest)[1]:
