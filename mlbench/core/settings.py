@@ -5,14 +5,16 @@
 # %% ../../nbs/01_core.settings.ipynb #6e3f7dad
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
 __all__ = ['OF_A_RUN', 'Settings', 'settings', 'cpu_count', 'thread_environment', 'quiet_environment', 'kernel_environment',
-           'runner_mark', 'runner_alive', 'child_environment']
+           'variable', 'secret_variable', 'stage_secrets', 'runner_mark', 'runner_alive', 'child_environment']
 
 # %% ../../nbs/01_core.settings.ipynb #2d2072c9
 @dataclass(frozen=True)
@@ -105,10 +107,40 @@ def kernel_environment(
     project: str | Path,  # the project's folder
     stage: str,  # such as `02_eda`
     parameters: str | Path,  # the file with the typed parameters
+    secrets: Mapping[str, str] | None = None,  # values of secret parameters, by name
+    hidden: Collection[str] = (),  # variables that secrets are kept in: no kernel sees them
 ) -> dict[str, str]:  # all variables of the new process
     "The environment of a kernel that works for a run."
     own = {"MLBENCH_RUN": str(run), "MLBENCH_PROJECT": str(project), "MLBENCH_STAGE": stage, "MLBENCH_PARAMETERS": str(parameters)}
-    return os.environ | thread_environment() | quiet_environment() | own | {"MLBENCH_INTERACTIVE": "0"}
+    own |= {"MLBENCH_SECRETS": json.dumps(dict(secrets))} if secrets else {}
+    base = {k: v for k, v in os.environ.items() if k not in hidden and not k.startswith("MLBENCH_SECRET")}
+    return base | thread_environment() | quiet_environment() | own | {"MLBENCH_INTERACTIVE": "0"}
+
+# %% ../../nbs/01_core.settings.ipynb #06499a9e
+def variable(
+    name: str,  # of an environment variable
+) -> str | None:  # its value; None when it is not set
+    "Read one environment variable."
+    return os.environ.get(name)
+
+
+def secret_variable(
+    section: str,  # of the stage, such as `evaluation`
+    name: str,  # of the parameter
+) -> str:  # such as `MLBENCH_SECRET_EVALUATION_TOKEN`
+    "The variable that may hold the value of a secret parameter."
+    return "MLBENCH_SECRET_" + re.sub(r"\W", "_", f"{section}_{name}").upper()
+
+# %% ../../nbs/01_core.settings.ipynb #edc92edd
+_taken: dict[str, str] = {}
+
+
+def stage_secrets() -> dict[str, str]:  # by name of the parameter; empty outside a run
+    "The secrets that the runner gave this kernel, out of the environment from now on."
+    text = os.environ.pop("MLBENCH_SECRETS", "")
+    if text:
+        _taken.update(json.loads(text))
+    return dict(_taken)
 
 # %% ../../nbs/01_core.settings.ipynb #4abab421
 def _started(pid: int) -> str | None:
