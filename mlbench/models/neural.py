@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
+from ..core.checkpoints import InnerPiece, inner_piece
 from ..core.progress import report
 
 # %% auto #0
@@ -144,6 +145,63 @@ def _held_out_loss(network: Any, loss_of: Any, X: Any, target: Any, rows: np.nda
         losses = [loss_of(network(_tensor(X, p)), target[p]).item() * len(p) for p in parts]
     return sum(losses) / len(rows)
 
+# %% ../../nbs/46_models.neural.ipynb #c7312ac4
+@dataclass
+class _State:
+    "What training has come to."
+
+    network: Any
+    optimizer: Any
+    best: tuple[list[np.ndarray], list[np.ndarray]]
+    best_loss: float = float("inf")
+    waited: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def numbers(self) -> dict[str, Any]:
+        "Tensors of the network and the optimiser by name, not copied."
+        found = {}
+        for n, parameter in enumerate(self.network.parameters()):
+            found[f"value{n}"] = parameter.detach()
+            found |= {f"{name}{n}": value for name, value in self.optimizer.state[parameter].items()}
+        return found
+
+# %% ../../nbs/46_models.neural.ipynb #de7a02fd
+def _keep(state: _State, piece: InnerPiece) -> None:
+    "Keep the state after an epoch."
+    import torch
+
+    arrays = {name: tensor.numpy() for name, tensor in state.numbers().items()}
+    arrays |= {f"weights{n}": w for n, w in enumerate(state.best[0])} | {f"biases{n}": b for n, b in enumerate(state.best[1])}
+    facts = {"best_loss": state.best_loss, "waited": state.waited, "history": state.history}
+    piece.save(arrays | {"random": torch.get_rng_state().numpy()}, facts)
+
+
+def _go_on(state: _State, piece: InnerPiece) -> None:
+    "Take back the state that was kept, when there is one."
+    import torch
+
+    kept = piece.load()
+    if kept is None:
+        return
+    for n, parameter in enumerate(state.network.parameters()):
+        parameter.data.copy_(torch.from_numpy(kept[f"value{n}"]))
+        state.optimizer.state[parameter] = {name: torch.from_numpy(kept[f"{name}{n}"]) for name in ("step", "exp_avg", "exp_avg_sq")}
+    layers = range(len(state.best[0]))
+    state.best = [kept[f"weights{n}"] for n in layers], [kept[f"biases{n}"] for n in layers]
+    state.best_loss, state.waited, state.history = kept["best_loss"], kept["waited"], kept["history"]
+    torch.set_rng_state(torch.from_numpy(kept["random"]))
+    report("neural network: restored, epoch", len(state.history))
+
+# %% ../../nbs/46_models.neural.ipynb #e202d3cc
+def _made_from(X: Any, target: Any, outputs: int, loss_of: Any, train: np.ndarray, held_out: np.ndarray, training: Training) -> dict[str, Any]:
+    "All that the weights depend on, for the key of the state."
+    import torch
+
+    dense = {"X": X} if isinstance(X, np.ndarray) else {"data": X.data, "indices": X.indices, "indptr": X.indptr}
+    rest = {"target": target.numpy(), "train": train, "held_out": held_out, "random": torch.get_rng_state().numpy()}
+    settings = asdict(training) | {"outputs": outputs, "loss": loss_of.__name__, "torch": torch.__version__}
+    return dense | rest | {"settings": settings}
+
 # %% ../../nbs/46_models.neural.ipynb #e249ab1c
 def train_network(
     X: Any,  # (rows, features), dense or sparse
@@ -157,20 +215,24 @@ def train_network(
     "Train a network with AdamW and early stopping."
     import torch
 
+    piece = inner_piece(lambda: _made_from(X, target, outputs, loss_of, train, held_out, training))
     network = build_network(X.shape[1], outputs, training)
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
-    best, history, waited = (np.inf, layers_as_arrays(network)), [], 0
-    for epoch in range(1, training.max_epochs + 1):
+    state = _State(network, optimizer, layers_as_arrays(network))
+    _go_on(state, piece)
+    for epoch in range(len(state.history) + 1, training.max_epochs + 1):
         train_loss = _epoch(network, optimizer, loss_of, X, target, train, training.rows_per_step(len(train)))
         loss = _held_out_loss(network, loss_of, X, target, held_out) if len(held_out) else train_loss
-        history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
+        state.history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
         report("neural network: epoch", epoch, training.max_epochs, validation_loss=round(loss, 5))
-        waited = 0 if loss < best[0] - 1e-5 else waited + 1
-        if loss < best[0]:
-            best = (loss, layers_as_arrays(network))
-        if waited >= training.patience or not np.isfinite(train_loss):
+        state.waited = 0 if loss < state.best_loss - 1e-5 else state.waited + 1
+        if loss < state.best_loss:
+            state.best_loss, state.best = loss, layers_as_arrays(network)
+        if state.waited >= training.patience or not np.isfinite(train_loss):
             break
-    return *best[1], history
+        if piece.due():
+            _keep(state, piece)
+    return *state.best, state.history
 
 # %% ../../nbs/46_models.neural.ipynb #d56ae757
 def split_held_out(
