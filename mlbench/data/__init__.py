@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "read_table": "mlbench.data.sources",
         "TableRead": "mlbench.data.sources",
-        "source_fingerprint": "mlbench.data.sources",
+        "source_fingerprint": "mlbench.data.places",
         "Assumption": "mlbench.data.dialect",
         "KINDS": "mlbench.data.schema",
         "Column": "mlbench.data.schema",

@@ -19,36 +19,14 @@ import pyarrow.compute as pc
 from ..core.errors import DataError, did_you_mean
 from .delimited import compression_of, open_stream, tidy, zip_members
 from .dialect import Assumption, Row, clean_names, common_width, find_header
+from .places import KINDS_OF_FILES, bare_suffix
 from .typing import Note, to_nanoseconds
 
 # %% auto #0
-__all__ = ['KINDS_OF_FILES', 'COMPRESSIONS', 'bare_suffix', 'kind_of_file', 'plain_column', 'plain_types', 'read_typed',
-           'table_of_objects', 'read_json', 'read_excel']
+__all__ = ['kind_of_file', 'plain_column', 'plain_types', 'read_typed', 'table_of_objects', 'read_json', 'read_excel']
 
-# %% ../../nbs/05_data.formats.ipynb #15758649
-KINDS_OF_FILES = {
-    f".{ending}": kind
-    for kind, endings in {
-        "delimited": "csv tsv tab txt psv ssv dat data",
-        "json": "jsonl ndjson json",
-        "parquet": "parquet pq",
-        "feather": "feather arrow ipc",
-        "excel": "xlsx xlsm",
-        "old excel": "xls xlsb ods",
-        "sqlite": "db sqlite sqlite3",
-    }.items()
-    for ending in endings.split()
-}
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip", ".zst", ".zstd")
+# %% ../../nbs/05_data.formats.ipynb #391c2382
 _MAGIC = ((b"PAR1", "parquet"), (b"ARROW1", "feather"), (b"FEA1", "feather"), (b"SQLite format 3\0", "sqlite"), (b"\xd0\xcf\x11\xe0", "old excel"))
-
-# %% ../../nbs/05_data.formats.ipynb #25cb80d0
-def bare_suffix(
-    path: Path,
-) -> str:  # `.csv` of `a.csv.gz`
-    "The ending that names the kind, without that of the compression."
-    suffixes = [s.lower() for s in path.suffixes]
-    return next((s for s in reversed(suffixes) if s not in COMPRESSIONS), "")
 
 # %% ../../nbs/05_data.formats.ipynb #39662b77
 def kind_of_file(

@@ -5,9 +5,7 @@
 # %% ../../nbs/05_data.sources.ipynb #83178f25
 from __future__ import annotations
 
-import glob
 import lzma
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,19 +18,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.errors import DataError, did_you_mean, nearest
-from ..core.files import sha256_file, sha256_text, stable_json
+from ..core.errors import DataError
 from ..core.secrets import mask
 from ..core.settings import cpu_count
 from ..core.show import escape, plural
 from .delimited import ReadOptions, read_delimited
 from .dialect import Assumption
-from .formats import KINDS_OF_FILES, bare_suffix, kind_of_file, plain_types, read_excel, read_json, read_typed
-from .sql import is_database, read_sql, sqlite_file
+from .formats import kind_of_file, plain_types, read_excel, read_json, read_typed
+from .places import KINDS_OF_FILES, bare_suffix, find_files, is_database, sqlite_file
+from .sql import read_sql
 from .typing import Note, TypeOptions, gather, type_words
 
 # %% auto #0
-__all__ = ['TableRead', 'find_files', 'type_table', 'read_table', 'source_fingerprint']
+__all__ = ['TableRead', 'type_table', 'read_table']
 
 # %% ../../nbs/05_data.sources.ipynb #25a88e29
 def _told_frame(self: TableRead) -> pd.DataFrame:
@@ -68,56 +66,6 @@ class TableRead:
     def __repr__(self) -> str:
         lines = [f"  {a.what}: {a.value} ({a.why})" for a in self.assumptions]
         return "\n".join([f"{self.source}: {self.size}", *lines])
-
-# %% ../../nbs/05_data.sources.ipynb #e6c8118a
-def _missing(path: Path, source: str) -> DataError:
-    "What to say about a path that leads nowhere."
-    folder = path.parent
-    if not folder.is_dir():
-        return DataError(
-            f"there is no folder {folder}, so {source} cannot be read. Relative paths start at the folder of the problem, or at the working directory."
-        )
-    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    tables = [n for n in names if bare_suffix(Path(n)) in KINDS_OF_FILES]
-    hint = did_you_mean(path.name, names) if nearest(path.name, names) else did_you_mean(path.name, tables)
-    return DataError(f"there is no file {path.name} in {folder}. {hint}")
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    "The tables of a folder; raises `DataError` when there are none or several kinds."
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and bare_suffix(p) in KINDS_OF_FILES)
-    if not files:
-        inside = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise DataError(
-            f"the folder {folder} holds no table (it holds {inside}). Tables end in .csv, .tsv, .jsonl, .parquet, .feather or .xlsx, compressed or not."
-        )
-    kinds = sorted({bare_suffix(p) for p in files})
-    if len(kinds) > 1:
-        raise DataError(
-            f"the folder {folder} holds tables of several kinds ({', '.join(kinds)}). Name one kind with a glob, such as {folder.name}/*{kinds[0]}."
-        )
-    return files
-
-# %% ../../nbs/05_data.sources.ipynb #d0636c46
-def find_files(
-    source: str,  # a path, a glob or a folder
-    base: Path,  # where relative paths start
-) -> list[Path]:  # at least one, sorted
-    "Find the files of a source; raises `DataError` that names what is near."
-    path = base / Path(source).expanduser()
-    if path.is_dir():
-        return _in_folder(path)
-    if path.exists():
-        return [path]
-    if any(c in source for c in "*?["):
-        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
-        if found:
-            return found
-        raise DataError(
-            f"no file matches {source} in {base}. "
-            + (did_you_mean("", [p.name for p in sorted(path.parent.iterdir())]) if path.parent.is_dir() else f"There is no folder {path.parent}.")
-        )
-    raise _missing(path, source)
 
 # %% ../../nbs/05_data.sources.ipynb #b85db4cd
 @dataclass(frozen=True)
@@ -374,30 +322,3 @@ def read_table(
         columns, told, types, files = _read_source(source, root, choices, as_text)
     frame, more = type_table(columns, types)
     return TableRead(frame, told + more, mask(source), files)
-
-# %% ../../nbs/05_data.sources.ipynb #021ff2b5
-def source_fingerprint(
-    source: str | Path,  # as for `read_table`
-    base: Path | str | None = None,
-    **options: Any,  # as for `read_table`
-) -> str | None:  # 64 hexadecimal digits; None when it cannot be known
-    "Hash of what a source holds and of how it is read; raises `DataError` when a file is missing."
-    source, root = str(source), Path.cwd() if base is None else Path(base)
-    chosen = stable_json({k: v for k, v in options.items() if v is not None})
-    if source.startswith("example:"):
-        import mlbench
-
-        return sha256_text(f"{source}\n{mlbench.__version__}\n{chosen}")
-    if is_database(source):
-        file = sqlite_file(source, root)
-        files = [file] if file is not None else []
-        if file is None:
-            return None
-        if not file.is_file():
-            raise _missing(file, mask(source))
-    else:
-        files = find_files(source, root)
-    try:
-        return sha256_text("\n".join([*(sha256_file(f) for f in files), chosen]))
-    except PermissionError as error:
-        raise DataError(f"{error.filename} may not be read by this user. Ask for the right to read it.") from None

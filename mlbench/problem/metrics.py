@@ -8,11 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # %% auto #0
 __all__ = ['METRICS', 'ALIASES', 'TASKS', 'Metric', 'metrics_for', 'default_metric', 'metric', 'greater_is_better',
@@ -57,6 +58,7 @@ def _average_precision(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None =
 # %% ../../nbs/10_problem.metrics.ipynb #a0942786
 def _log_loss(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None = None) -> float:
     "Mean of minus the log of the probability given to the true class, in nats."
+    import numpy as np
     from sklearn.metrics import log_loss
 
     total = p.sum(axis=1, keepdims=True)
@@ -73,6 +75,7 @@ def _brier(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None = None) -> fl
 # %% ../../nbs/10_problem.metrics.ipynb #773f3ec6
 def _roc_auc_ovr(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None = None) -> float:
     "Area under the ROC curve, each class against the rest, averaged over the classes that occur."
+    import numpy as np
     from sklearn.metrics import roc_auc_score
 
     areas = []
@@ -118,6 +121,7 @@ def _r2(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) 
 
 def _rmsle(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> float:
     "Root mean squared error of log(1 + value); predictions under zero count as zero."
+    import numpy as np
     from sklearn.metrics import root_mean_squared_log_error
 
     if (y < 0).any():
@@ -212,6 +216,8 @@ def as_probabilities(
     p: np.ndarray,  # of shape (n, K), or (n,) for the positive class of a binary problem
 ) -> np.ndarray:  # of shape (n, K)
     "Probabilities with one column per class."
+    import numpy as np
+
     p = np.asarray(p, dtype="float64")
     return np.column_stack([1 - p, p]) if p.ndim == 1 else p
 
@@ -234,6 +240,8 @@ def evaluate_metric(
     weight: np.ndarray | None = None,  # weight of each row; None weighs all the same
 ) -> float:  # nan where the metric has no value, such as a ROC area with one class
     "Compute one metric; raises `UsageError` when the lengths differ."
+    import numpy as np
+
     found, y = metric(name), np.asarray(y)
     if len(y) != len(p):
         raise UsageError(f"{name} compares row by row, but there are {len(y)} true values and {len(p)} predictions.")

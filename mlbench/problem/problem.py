@@ -158,7 +158,7 @@ def _read(self: Problem, n_rows: int | None = None) -> TableRead:
 
 def _fingerprint(self: Problem) -> str | None:
     "A hash of the source's bytes and of how it is read; None when it cannot be known, as with a database on another machine."
-    from mlbench.data.sources import source_fingerprint
+    from mlbench.data.places import source_fingerprint
 
     return source_fingerprint(self.data.source, base=self.base, **self.data.options)
 
