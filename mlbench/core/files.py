@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
+import socket
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
+from .errors import MlbenchError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # %% auto #0
-__all__ = ['sha256_text', 'sha256_file', 'sha256_path', 'remove', 'atomic_path', 'write_text', 'plain', 'stable_json',
-           'write_json', 'read_json', 'append_line', 'read_lines', 'read_yaml', 'write_yaml', 'parse_yaml_value',
-           'link_or_copy']
+__all__ = ['sha256_text', 'sha256_file', 'sha256_path', 'DiskFull', 'NotWritable', 'written_error', 'remove', 'atomic_path',
+           'remove_leftovers', 'write_text', 'plain', 'stable_json', 'write_json', 'read_json', 'append_line',
+           'read_lines', 'read_yaml', 'write_yaml', 'parse_yaml_value', 'link_or_copy']
 
 # %% ../../nbs/01_core.files.ipynb #33d045eb
 def sha256_text(
@@ -50,6 +58,58 @@ def sha256_path(
     files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
     return sha256_text("".join(f"{name}\0{sha256_file(p)}\n" for name, p in files))
 
+# %% ../../nbs/01_core.files.ipynb #5e2caa46
+class DiskFull(MlbenchError, OSError):
+    "There was no room for a file; nothing half-written has its name."
+
+
+class NotWritable(MlbenchError, OSError):
+    "A folder may not be written."
+
+    exit_code = 2
+
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_BARRED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+# %% ../../nbs/01_core.files.ipynb #2880cf8b
+def written_error(
+    error: OSError,  # what the system said
+    path: str | Path,  # what was to be written
+) -> OSError:  # the same in words for a person, or the error itself when it is about something else
+    "Put it into words why a file could not be written."
+    if isinstance(error, MlbenchError):
+        return error
+    if error.errno in _FULL:
+        made: OSError = DiskFull(f"{path} could not be written: {_reason(error)}. Nothing half-written is left. Make room, then give the same command again.")
+    elif error.errno in _BARRED:
+        made = NotWritable(f"{path} could not be written: {_reason(error)}. Allow it (chmod u+w), or work in a copy of the folder that belongs to you.")
+    else:
+        return error
+    made.errno = error.errno
+    return made
+
+
+def _reason(error: OSError) -> str:
+    "What the system said, in plain words."
+    if error.errno == errno.EFBIG:
+        return "a file would be longer than this process may write (ulimit -f)"
+    if error.errno in _FULL:
+        return "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
+    return "its folder is read-only" if error.errno == errno.EROFS else "this user has no right to write there"
+
+# %% ../../nbs/01_core.files.ipynb #92903489
+@contextlib.contextmanager
+def _told(path: str | Path) -> Iterator[None]:
+    "Tell what the disk refuses in words."
+    try:
+        yield
+    except OSError as error:
+        made = written_error(error, path)
+        if made is error:
+            raise
+        raise made from error
+
 # %% ../../nbs/01_core.files.ipynb #bcc00cdc
 def _sync(path: Path) -> None:
     "Ask the disk to keep a file, or a folder with all that is in it."
@@ -71,7 +131,32 @@ def remove(
     else:
         path.unlink(missing_ok=True)
 
-# %% ../../nbs/01_core.files.ipynb #68827102
+# %% ../../nbs/01_core.files.ipynb #4c726d50
+def _temporary(path: Path) -> Path:
+    "A name beside `path` that says who writes it."
+    return path.parent / f".{path.name[:40]}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _machine() -> str:
+    "A short mark of this machine."
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    "Give the finished file or folder its name; an old folder is moved out of the way whole."
+    old = _temporary(path) if path.is_dir() and not path.is_symlink() else None
+    if old is not None:
+        os.replace(path, old)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        if old is not None:
+            os.replace(old, path)
+        raise
+    if old is not None:
+        remove(old)
+
+# %% ../../nbs/01_core.files.ipynb #a2880153
 @contextlib.contextmanager
 def atomic_path(
     path: str | Path,  # where the finished file or folder shall be
@@ -79,18 +164,33 @@ def atomic_path(
 ) -> Iterator[Path]:  # a name beside it: write a file there, or make a folder
     "Give a temporary name that becomes `path` in one step when the block ends well, and is removed when it does not."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name[:80]}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        yield temporary
-        if sync:
-            _sync(temporary)
-        if path.is_dir():
+    temporary = _temporary(path)
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if sync:
+                _sync(temporary)
+            _replace(temporary, path)
+        except BaseException:
+            remove(temporary)
+            raise
+
+# %% ../../nbs/01_core.files.ipynb #a891f704
+def remove_leftovers(
+    folder: str | Path,  # looked through with all that is below it
+    every: bool = False,  # also of writers that may be alive, or of other machines: for a folder that nobody else writes
+) -> list[Path]:  # what was removed
+    "Remove temporary files of writers that are gone."
+    import psutil
+
+    removed = []
+    for path in sorted(Path(folder).rglob(".*.tmp")):
+        machine, pid = (path.name.split(".")[-2].split("-") + ["", ""])[:2]
+        if every or (machine == _machine() and pid.isdigit() and not psutil.pid_exists(int(pid))):
             remove(path)
-        os.replace(temporary, path)
-    except BaseException:
-        remove(temporary)
-        raise
+            removed.append(path)
+    return removed
 
 # %% ../../nbs/01_core.files.ipynb #0455b400
 def write_text(
@@ -131,8 +231,7 @@ def _plain_other(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     raise UsageError(
-        f"A value of type {type(value).__name__} cannot be written as JSON: {str(value)[:80]!r}. "
-        "Turn it into numbers, text, lists or dicts first."
+        f"A value of type {type(value).__name__} cannot be written as JSON: {str(value)[:80]!r}. Turn it into numbers, text, lists or dicts first."
     )
 
 # %% ../../nbs/01_core.files.ipynb #9d8c60c1
@@ -158,20 +257,55 @@ def read_json(
     "Read a JSON file."
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
-# %% ../../nbs/01_core.files.ipynb #8e40f20b
+# %% ../../nbs/01_core.files.ipynb #3c7e0c27
 def append_line(
     path: str | Path,  # a file of JSON lines, made when it is not there
     value: Any,  # what to add
 ) -> None:
-    "Add one line of JSON with a single write."
+    "Add one line of JSON with a single write; DiskFull when there is no room for it, and then none of it is there."
     line = (stable_json(value) + "\n").encode()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    with _told(path):
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            with _held(handle):
+                end = _whole_lines(handle)
+                if os.write(handle, line) < len(line):
+                    os.ftruncate(handle, end)
+                    raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            os.close(handle)
+
+# %% ../../nbs/01_core.files.ipynb #7ffc4b01
+@contextlib.contextmanager
+def _held(handle: int) -> Iterator[None]:
+    "Keep other writers off a file for a moment, where the system can."
+    if fcntl is None:
+        yield
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        written = os.write(handle, line)
-        if written < len(line):
-            raise OSError(f"only {written} of {len(line)} bytes could be added to {path}: is the disk full?")
+        yield
     finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _whole_lines(handle: int) -> int:
+    "Take away a torn last line; gives the length of what is left."
+    end = size = os.lseek(handle, 0, os.SEEK_END)
+    if end:
+        os.lseek(handle, end - 1, os.SEEK_SET)
+        if os.read(handle, 1) == b"\n":
+            return end
+    while end:
+        start = max(0, end - 65536)
+        os.lseek(handle, start, os.SEEK_SET)
+        newline = os.read(handle, end - start).rfind(b"\n")
+        end = start + newline + 1
+        if newline >= 0:
+            break
+    if end < size:
+        os.ftruncate(handle, end)
+    return end
 
 # %% ../../nbs/01_core.files.ipynb #f8cf9ab8
 def read_lines(
