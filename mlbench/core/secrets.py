@@ -21,7 +21,7 @@ __all__ = ['SHORTEST', 'REFERENCE', 'mask_url', 'register_secret', 'forget_secre
            'holds_secret', 'Secret', 'read_secret']
 
 # %% ../../nbs/00_core.secrets.ipynb #92fdee75
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s:/@'\"]*):(?P<password>[^\s'\"<>]*)@(?=[^\s@]*)")
+_URL = re.compile(r"(?P<scheme>(?<![A-Za-z0-9+.\-])[A-Za-z0-9][A-Za-z0-9+.\-]*://)(?P<user>[^\s:/@'\"]*):(?P<password>[^\s'\"<>]*)@(?=[^\s@]*)")
 _KEY = re.compile(r"(?i)(?P<name>[?&;](?:password|passwd|pwd|token|api_?key|access_key|secret|sig|signature)=)[^&\s'\";<>]+")
 
 # %% ../../nbs/00_core.secrets.ipynb #e4dba002
