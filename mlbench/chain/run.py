@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import re
 import secrets
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from .artifacts import read_value, verify
 from .project import Project
 from ..core.errors import ArtifactError, UsageError, did_you_mean
 from ..core.files import read_json, read_lines, write_json
+from ..core.settings import runner_alive, runner_mark
 from ..core.show import Facts
 
 # %% auto #0
-__all__ = ['BY_HAND', 'now', 'seconds_between', 'new_run_id', 'process_mark', 'process_alive', 'Run', 'list_runs']
+__all__ = ['BY_HAND', 'now', 'as_time', 'seconds_between', 'new_run_id', 'process_mark', 'process_alive', 'Run', 'list_runs',
+           'number_of']
 
 # %% ../../nbs/92_chain.run.ipynb #9cb34a0e
 BY_HAND = "by-hand"
@@ -29,7 +33,14 @@ BY_HAND = "by-hand"
 
 def now() -> str:
     "The present time as `2026-11-21T05:20:10.123Z`."
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return as_time(time.time())
+
+
+def as_time(
+    seconds: float,  # since 1970, as `time.time` gives them
+) -> str:  # such as `2026-11-21T05:20:10.123Z`
+    "A time as it is written in records."
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def seconds_between(
@@ -42,7 +53,7 @@ def seconds_between(
 
 def new_run_id() -> str:
     "A name for a new run."
-    return dt.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3] + secrets.token_hex(1)
+    return dt.datetime.fromtimestamp(time.time()).strftime("%Y%m%d-%H%M%S-%f")[:-3] + secrets.token_hex(1)
 
 # %% ../../nbs/92_chain.run.ipynb #2ed26b5a
 def process_mark(
@@ -52,7 +63,7 @@ def process_mark(
     import psutil
 
     pid = os.getpid() if pid is None else pid
-    return {"pid": pid, "started": psutil.Process(pid).create_time(), "host": socket.gethostname()}
+    return {"pid": pid, "started": psutil.Process(pid).create_time(), "host": socket.gethostname(), "since": runner_mark(pid)}
 
 
 def process_alive(
@@ -65,6 +76,8 @@ def process_alive(
         return False
     if mark["host"] != socket.gethostname():
         return True
+    if mark.get("since"):
+        return runner_alive(mark["since"])
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(mark["pid"])
         return abs(process.create_time() - mark["started"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
@@ -194,6 +207,11 @@ class Run:
         return self.folder.name
 
     @property
+    def number(self) -> int:
+        "How manieth run of the project it is; 0 for one that is made by hand."
+        return number_of(self.folder)
+
+    @property
     def record(self) -> dict[str, Any]:
         "run.json as it is now."
         return read_json(self.folder / "run.json")
@@ -228,4 +246,13 @@ def list_runs(
     "The runs of a project."
     root = project.runs if isinstance(project, Project) else Path(project) / "runs"
     runs = [Run(p.parent) for p in root.glob("*/run.json") if by_hand or p.parent.name != BY_HAND]
-    return sorted(runs, key=lambda run: (run.record["created"], run.id), reverse=True)
+    return sorted(runs, key=lambda run: (number_of(run.folder), run.id), reverse=True)
+
+
+def number_of(
+    folder: Path,  # of a run
+) -> int:  # 0 for a run that has none
+    "The number of a run, from the first lines of its run.json."
+    with open(folder / "run.json", "rb") as file:
+        found = re.search(rb'"number": (\d+)', file.read(300))
+    return int(found[1]) if found else 0
