@@ -18,7 +18,7 @@ from .artifacts import verify
 from .notebooks import Notebook
 from .parameters import encode
 from .project import Project
-from .run import BY_HAND, Run
+from .run import Run, list_runs
 from ..core.errors import UsageError
 from ..core.files import read_json, sha256_file, sha256_text, stable_json
 
@@ -206,8 +206,7 @@ def past_runs(
     limit: int = 50,  # at most so many are looked at
 ) -> list[Run]:  # newest first, without those made by hand
     "Runs whose results may be used again."
-    folders = sorted((p for p in project.runs.glob("*") if p.name != BY_HAND and (p / "run.json").exists()), reverse=True)
-    return [Run(p) for p in folders[:limit]]
+    return list_runs(project)[:limit]
 
 
 def read_manifest(
