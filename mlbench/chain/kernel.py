@@ -109,28 +109,74 @@ class Watcher(threading.Thread):
             time.sleep(self.every)
         self.end()
 
-# %% ../../nbs/93_chain.kernel.ipynb #d2fa84fa
+# %% ../../nbs/93_chain.kernel.ipynb #6f6a19fc
+def _init_iopub(self: LosslessKernelApp, context: Any) -> None:
+    "Make the output channel."
+    context.setsockopt(zmq.SNDHWM, 0)
+    IPKernelApp.init_iopub(self, context)
+
+
+def _init_poller(self: LosslessKernelApp) -> None:
+    "Look after the runner; where none is named, after the parent as ipykernel does."
+    runner = settings().runner
+    if self.waiting:
+        return
+    if runner is None:
+        IPKernelApp.init_poller(self)
+    else:
+        self.poller = Watcher(runner, Path(self.abs_connection_file).parent, self.end)
+
+
+def _end(self: LosslessKernelApp) -> None:
+    "Remove the sockets and end at once."
+    with contextlib.suppress(OSError):
+        self.cleanup_connection_file()
+    end_group(Path(self.abs_connection_file).parent)
+
+# %% ../../nbs/93_chain.kernel.ipynb #ff62d5f5
+def _init_heartbeat(self: LosslessKernelApp) -> None:
+    "Bind the last of the sockets, and tell."
+    IPKernelApp.init_heartbeat(self)
+    if self.on_bound is not None:
+        self.on_bound()
+
+
+def _later(name: str) -> Callable[[LosslessKernelApp], None]:
+    "A step of ipykernel that a waiting kernel leaves out."
+
+    def step(self: LosslessKernelApp) -> None:
+        if not self.waiting:
+            getattr(IPKernelApp, name)(self)
+
+    return step
+
+# %% ../../nbs/93_chain.kernel.ipynb #28ff7f93
+def _adopt(self: LosslessKernelApp, connection_file: str, parent: int, session: str | None = None) -> None:
+    "Finish a kernel that was prepared: it belongs to a notebook now."
+    self.waiting, self.connection_file, self.parent_handle = False, connection_file, parent
+    shell = self.shell
+    assert shell is not None
+    shell.init_environment()
+    shell.starting_dir = os.getcwd()
+    shell.history_manager.dir_hist[:] = [Path.cwd()]
+    if session:
+        shell.user_ns["__session__"] = session
+    self.init_poller()
+    self.init_gui_pylab()
+    self.init_extensions()
+    self.init_code()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+# %% ../../nbs/93_chain.kernel.ipynb #c2222c30
 class LosslessKernelApp(IPKernelApp):
     "ipykernel's application whose output socket has no limit, and which watches its runner."
 
-    def init_iopub(self, context: Any) -> None:
-        "Make the output channel."
-        context.setsockopt(zmq.SNDHWM, 0)
-        super().init_iopub(context)
+    waiting = False  # prepared ahead: nobody has asked for it yet
+    on_bound: Callable[[], None] | None = None  # called when its sockets can be connected to
 
-    def init_poller(self) -> None:
-        "Look after the runner; where none is named, after the parent as ipykernel does."
-        runner = settings().runner
-        if runner is None:
-            super().init_poller()
-        else:
-            self.poller = Watcher(runner, Path(self.abs_connection_file).parent, self.end)
-
-    def end(self) -> None:
-        "Remove the sockets and end at once."
-        with contextlib.suppress(OSError):
-            self.cleanup_connection_file()
-        end_group(Path(self.abs_connection_file).parent)
+    init_iopub, init_poller, init_heartbeat, end, adopt = _init_iopub, _init_poller, _init_heartbeat, _end, _adopt
+    init_gui_pylab, init_extensions, init_code = map(_later, ("init_gui_pylab", "init_extensions", "init_code"))
 
 # %% ../../nbs/93_chain.kernel.ipynb #be9743e2
 ENTRY = ["-c", "from mlbench.chain.kernel import main; main()"]

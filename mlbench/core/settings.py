@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['OF_A_RUN', 'Settings', 'settings', 'cpu_count', 'thread_environment', 'quiet_environment', 'kernel_environment',
-           'variable', 'secret_variable', 'stage_secrets', 'runner_mark', 'runner_alive', 'child_environment']
+__all__ = ['READ_AT_IMPORT', 'FOR_ANY_PROCESS', 'OF_A_RUN', 'Settings', 'settings', 'cpu_count', 'thread_environment',
+           'quiet_environment', 'kernel_environment', 'variable', 'secret_variable', 'stage_secrets', 'runner_mark',
+           'runner_alive', 'read_at_import', 'server_environment', 'replace_environment', 'child_environment']
 
 # %% ../../nbs/01_core.settings.ipynb #2d2072c9
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Settings:
     stage: str | None = None  # the stage that the runner is at
     parameters: Path | None = None  # the typed parameters of the stage
     runner: str | None = None  # mark of the process that a kernel works for
+    fork_server: bool = True  # kernels may be forked from a server that has done the imports
+    server_folder: Path | None = None  # where servers keep their sockets; None takes one in the folder for temporary files
+    server_idle: float = 60.0  # seconds after which a server that nobody uses ends
+    server_pool: int = 1  # kernels that a server holds ready
     interactive: bool = True  # a person is in front of the notebook
     debug: bool = False  # show whole tracebacks
     wandb_mode: str = "offline"  # the user's own WANDB_MODE, or offline
@@ -49,6 +54,10 @@ def settings(
         stage=env.get("MLBENCH_STAGE") or None,
         parameters=path("MLBENCH_PARAMETERS"),
         runner=env.get("MLBENCH_RUNNER") or None,
+        fork_server=env.get("MLBENCH_FORK_SERVER", "1") != "0",
+        server_folder=path("MLBENCH_SERVER_FOLDER"),
+        server_idle=float(env.get("MLBENCH_SERVER_IDLE") or 60),
+        server_pool=int(env.get("MLBENCH_SERVER_POOL") or 1),
         interactive=interactive,
         debug=env.get("MLBENCH_DEBUG") == "1",
         wandb_mode=env.get("WANDB_MODE") or "offline",
@@ -179,6 +188,40 @@ def runner_alive(
     if not (colon and pid.isdigit()):
         raise ValueError(f"{mark!r} does not name a process: expected NUMBER:START as core.settings.runner_mark writes it")
     return _started(int(pid)) == started
+
+# %% ../../nbs/01_core.settings.ipynb #cf55bb21
+READ_AT_IMPORT = (
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NUMEXPR_", "NUMBA_", "CUDA_", "NVIDIA_", "PYTHON", "LD_", "TORCH", "PYTORCH_"),
+    *("JOBLIB_", "LOKY_", "ARROW_", "SKLEARN_", "SCIPY_", "NPY_", "PLOTLY_", "MALLOC_", "GLIBC_", "LC_", "LANG", "IPYTHON", "MPL", "HOME", "TZ", "VIRTUAL_ENV"),
+)
+FOR_ANY_PROCESS = ("PATH", "USER", "LOGNAME", "SHELL", "TMPDIR", "XDG_RUNTIME_DIR")
+
+
+def read_at_import(
+    environ: Mapping[str, str] | None = None,  # None takes this process's
+) -> dict[str, str]:
+    "The variables that libraries read when they are loaded."
+    env = os.environ if environ is None else environ
+    return {k: env[k] for k in sorted(env) if k.startswith(READ_AT_IMPORT)}
+
+
+def server_environment(
+    environ: Mapping[str, str] | None = None,  # None takes this process's
+) -> dict[str, str]:  # all variables of the new process
+    "The environment of a process that loads libraries for others."
+    env = os.environ if environ is None else environ
+    needed = {k: env[k] for k in FOR_ANY_PROCESS if k in env}
+    return needed | read_at_import(env) | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+# %% ../../nbs/01_core.settings.ipynb #c1b9b558
+def replace_environment(
+    environ: Mapping[str, str],  # all variables
+) -> None:
+    "Give this process another environment."
+    os.environ.clear()
+    os.environ.update(environ)
+    for name, value in thread_environment().items():
+        os.environ.setdefault(name, value)
 
 # %% ../../nbs/01_core.settings.ipynb #9773e7a2
 OF_A_RUN = ("MLBENCH_RUN", "MLBENCH_STAGE", "MLBENCH_PARAMETERS", "MLBENCH_RUNNER")
