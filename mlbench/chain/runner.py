@@ -19,6 +19,7 @@ from .cache import find_result, inputs_of, intact, key_difference, past_runs, pr
 from .job import Follower, Job, RunInterrupted, caught_signals, prepare_notebook, write_parameters
 from .plan import Plan, PlannedStage, RunOptions, plan_chain
 from .project import Project
+from .proof import keep_source, write_proof
 from .record import Recorder, create_run, end_orphans, lock_run, resume_run
 from .run import Run
 from ..core.errors import ArtifactError, GateRefused, StageError, UsageError
@@ -298,12 +299,15 @@ def run_chain(
         follower = Follower(recorder.run.folder / "events.jsonl", on_progress)
         others = [r for r in runs if r != recorder.run]
         try:
+            keep_source(recorder.run, plan)
             Chain(plan, recorder, problem, others, follower, signals, sha256_file(project.path / "problem.yaml")).execute()
         except BaseException as error:
             if recorder.record["status"] == "running":
                 recorder.close("failed", _describe_error(error))
             raise
         finally:
+            with contextlib.suppress(OSError):  # a full disk has been told already; a run without a seal says so
+                write_proof(recorder.run)
             recorder.release()
             follower.pump()
     return recorder.run
