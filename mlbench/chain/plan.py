@@ -13,6 +13,7 @@ from .notebooks import Notebook, section_of
 from .parameters import Choice, resolve
 from .project import Project
 from ..core.errors import ParameterError, UsageError, did_you_mean
+from ..core.secrets import REFERENCE
 from ..core.show import Facts
 
 # %% auto #0
@@ -140,7 +141,34 @@ def _span(project: Project, from_: str | None, to: str | None) -> tuple[list[str
         raise UsageError(f"--from {first} comes after --to {last}. Exchange them.")
     return names[: names.index(last) + 1] if last else names, first, last
 
-# %% ../../nbs/93_chain.plan.ipynb #a6955e5b
+# %% ../../nbs/93_chain.plan.ipynb #eac54027
+def _plan_stages(
+    project: Project, names: list[str], first: str | None, by_stage: Mapping[str, Mapping[str, Any]], secrets: bool
+) -> tuple[list[PlannedStage], list[str]]:
+    "The stages with their values, and what is wrong with the values."
+    planned, mistakes = [], []
+    from_file = project.given
+    for name, notebook in project.stages.items():
+        layers = [("params.yaml", from_file.get(name, {})), ("command line", by_stage.get(name, {}))]
+        resolved = resolve(notebook.parameters, layers, section_of(name), project.path)
+        asked = first is None or name >= first
+        mistakes += resolved.mistakes + (resolved.missing if secrets and asked and name in names else [])
+        if name in names:
+            planned.append(PlannedStage(name, notebook, resolved.choices, asked))
+    return planned, mistakes
+
+
+def _without_secrets(project: Project, given: Mapping[str, Any]) -> dict[str, Any]:
+    "What was given, for the record: a secret as its reference or as three stars."
+    hidden = {f"{section_of(s)}.{name}" for s, nb in project.stages.items() for name, p in nb.parameters.items() if p.secret}
+    shown = dict(given)
+    for full, value in given.items():
+        section, _, name = full.partition(".")
+        if f"{section_of(project.stage_name(section))}.{name}" in hidden and not REFERENCE.fullmatch(str(value)):
+            shown[full] = "***" if value else ""
+    return shown
+
+# %% ../../nbs/93_chain.plan.ipynb #a722a533
 def plan_chain(
     project: Project,  # whose notebooks
     from_: str | None = None,  # the stages before this one are taken as they are
@@ -148,6 +176,7 @@ def plan_chain(
     parameters: Mapping[str, Any] | None = None,  # `stage.name` and value; a text is read as on the command line
     force: bool = False,  # run the stages asked for even when nothing changed
     options: RunOptions | None = None,  # how it is carried out
+    secrets: bool = True,  # whether a secret that cannot be fetched is a mistake; not for somebody who only looks
 ) -> Plan:  # checked in every respect that needs no kernel
     "Plan a run; ParameterError or UsageError lists everything that is wrong."
     names, first, last = _span(project, from_, to)
@@ -161,17 +190,11 @@ def plan_chain(
     if mistakes:
         raise ParameterError("\n".join(mistakes))
     by_stage, mistakes = _by_stage(project, given)
-    from_file = project.given
-    planned = []
-    for name, notebook in project.stages.items():
-        layers = [("params.yaml", from_file.get(name, {})), ("command line", by_stage.get(name, {}))]
-        resolved = resolve(notebook.parameters, layers, section_of(name))
-        mistakes += resolved.mistakes
-        if name in names:
-            planned.append(PlannedStage(name, notebook, resolved.choices, first is None or name >= first))
+    planned, more = _plan_stages(project, names, first, by_stage, secrets)
+    mistakes += more
     if mistakes:
         raise ParameterError("\n".join(mistakes))
     mistakes = _chain_mistakes(project.stages)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    return Plan(project, tuple(planned), given, first, last, force, options or RunOptions())
+    return Plan(project, tuple(planned), _without_secrets(project, given), first, last, force, options or RunOptions())
