@@ -5,51 +5,32 @@
 # %% ../../nbs/92_chain.cards.ipynb #cf1183cc
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from ..core.errors import UsageError
-from ..core.files import plain
+from ..core.errors import ArtifactError, UsageError
+from ..core.files import plain, read_json
+from ..core.secrets import mask_value
+from ..core.show import Facts, number, plural
 
 # %% auto #0
-__all__ = ['SEVERITIES', 'CARD_SCHEMA', 'check_card', 'table_entry', 'Card']
+__all__ = ['SEVERITIES', 'PARTS', 'CARD_SCHEMA_FILE', 'CARD_SCHEMA', 'check_card', 'interval_text', 'card_facts', 'gravest_first',
+           'FinishedCard', 'read_card', 'entries_of', 'latest_verdicts', 'figures_of_merit', 'table_entry', 'Card',
+           'Throttle', 'at_cell_end']
 
 # %% ../../nbs/92_chain.cards.ipynb #80e07522
 SEVERITIES = ("note", "warning", "stop")
-_TEXT = {"type": "string"}
-_NUMBER = {"type": ["number", "null"]}
-
-
-def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
-    "A JSON object of these properties and no others."
-    return {"type": "object", "properties": required | optional, "required": list(required), "additionalProperties": False}
-
-
-def _list(item: dict[str, Any]) -> dict[str, Any]:
-    "A list of such items."
-    return {"type": "array", "items": item}
-
-# %% ../../nbs/92_chain.cards.ipynb #90d538b2
-_FIGURE = _object({"name": _TEXT, "file": _TEXT}, caption=_TEXT, title=_TEXT)
-_TABLE = _object({"name": _TEXT, "columns": _list(_TEXT), "rows": _list({"type": "array"}), "total": {"type": "integer"}}, caption=_TEXT)
-_METRIC = _object({"name": _TEXT, "value": _NUMBER}, low=_NUMBER, high=_NUMBER)
-_FINDING = _object({"kind": _TEXT, "what": _TEXT, "severity": {"type": "string", "enum": list(SEVERITIES)}}, evidence={}, proposal=_TEXT)
-_VERDICT = _object(
-    {"metric": _TEXT, "passed": {"type": ["boolean", "null"]}, "sentence": _TEXT}, operator=_TEXT, goal=_NUMBER, value=_NUMBER, low=_NUMBER, high=_NUMBER
-)
-CARD_SCHEMA = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _object(
-    {
-        "format": {"type": "integer"},
-        "stage": _TEXT,
-        "title": _TEXT,
-        "figures": _list(_FIGURE),
-        "tables": _list(_TABLE),
-        "metrics": _list(_METRIC),
-        "findings": _list(_FINDING),
-        "verdicts": _list(_VERDICT),
-    }
-)
+PARTS = ("figures", "tables", "metrics", "findings", "verdicts")
+CARD_SCHEMA_FILE = Path(str(resources.files("mlbench.chain") / "assets" / "card.schema.json"))
+CARD_SCHEMA: dict[str, Any] = json.loads(CARD_SCHEMA_FILE.read_text(encoding="utf-8"))
 
 # %% ../../nbs/92_chain.cards.ipynb #fb712916
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": (int, float), "array": list, "object": dict, "boolean": bool, "null": type(None)}
@@ -88,16 +69,109 @@ def check_card(
         raise UsageError("\n".join(errors[:20]))
     return card
 
-# %% ../../nbs/92_chain.cards.ipynb #a35fbe90
+
+def _check_entry(part: str, entry: dict[str, Any]) -> None:
+    "Check one entry before it is added; UsageError lists what is wrong."
+    errors = list(_errors(entry, CARD_SCHEMA["properties"][part]["items"], part))
+    if errors:
+        raise UsageError("\n".join(errors[:20]))
+
+# %% ../../nbs/92_chain.cards.ipynb #22a08697
+def interval_text(
+    entry: Mapping[str, Any],  # with value, low and high, the last two may be missing
+) -> str:  # such as `0.914 (0.893 to 0.931)`
+    "A value with its interval."
+    low, high = entry.get("low"), entry.get("high")
+    return number(entry.get("value")) + (f" ({number(low)} to {number(high)})" if low is not None and high is not None else "")
+
+
+_WORDS = {True: "met", False: "missed", None: "open"}
+
+
+def card_facts(
+    card: Mapping[str, Any],  # as `read_card` gives it
+) -> Facts:  # shows itself
+    "What a card says, as a small table."
+    rows = [(m["name"], interval_text(m)) for m in card["metrics"]]
+    rows += [(f"goal {_WORDS[v['passed']]}", v["sentence"]) for v in card["verdicts"]]
+    for finding in gravest_first(card["findings"]):
+        rows.append((finding["severity"], finding["what"] + (f" ({finding['proposal']})" if finding.get("proposal") else "")))
+    for part, words in (("tables", [f"{t['name']} ({plural(t['total'], 'row')})" for t in card["tables"]]), ("figures", [f["name"] for f in card["figures"]])):
+        rows += [(part, ", ".join(words))] if words else []
+    note = "" if card.get("complete", True) else "So far: the stage has not come to its end."
+    return Facts(f"{card['stage']}: {card['title']}", rows or [("found", "nothing yet")], note)
+
+# %% ../../nbs/92_chain.cards.ipynb #45d9eecd
+def gravest_first(
+    findings: list[dict[str, Any]],  # of one card or of several
+) -> list[dict[str, Any]]:  # the same ones
+    "Findings that stop come before warnings, and notes come last."
+    return sorted(findings, key=lambda finding: -SEVERITIES.index(finding["severity"]))
+
+
+class FinishedCard(dict[str, Any]):
+    "The content of a card.json, which shows itself."
+
+    def __repr__(self) -> str:
+        return repr(card_facts(self))
+
+    def _repr_html_(self) -> str:
+        return card_facts(self)._repr_html_()
+
+# %% ../../nbs/92_chain.cards.ipynb #15c3f101
+def read_card(
+    path: str | Path,  # of a card.json
+) -> FinishedCard:  # its content, checked
+    "Read a card; ArtifactError says what does not fit."
+    path = Path(path)
+    try:
+        return FinishedCard(check_card(read_json(path)))
+    except (ValueError, UsageError) as error:
+        stage = path.parent.name
+        what = f"{path} is not a card that can be shown:\n{error}\n"
+        raise ArtifactError(f"{what}It was changed, or written by another version. Make it anew: mlbench run --from {stage} --force") from error
+
+# %% ../../nbs/92_chain.cards.ipynb #d8faa6de
+def entries_of(
+    cards: Mapping[str, Mapping[str, Any]],  # by stage, as `Run.cards` gives them
+    part: str,  # one of PARTS
+) -> list[tuple[str, dict[str, Any]]]:  # stage and entry, in order
+    "One part of all cards."
+    return [(stage, entry) for stage, card in cards.items() for entry in card[part]]
+
+
+def latest_verdicts(
+    cards: Mapping[str, Mapping[str, Any]],  # by stage
+) -> list[dict[str, Any]]:  # one per goal
+    "The verdicts that count."
+    latest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for _, verdict in entries_of(cards, "verdicts"):
+        key = (verdict["metric"], verdict.get("operator"), verdict.get("goal"))
+        if key not in latest or verdict["passed"] is not None:
+            latest[key] = verdict
+    return list(latest.values())
+
+
+def figures_of_merit(
+    cards: Mapping[str, Mapping[str, Any]],  # by stage
+    first: str | None = None,  # name of the metric that chooses
+) -> list[dict[str, Any]]:  # one per name, the one that chooses first
+    "What a run is known by: measured on test rows and in service; before there is such a figure, what its last stage measured."
+    late = [s for s in cards if s.partition("_")[2] in ("evaluation", "deployment") and cards[s]["metrics"]]
+    stages = late or [s for s in cards if cards[s]["metrics"]][-1:]
+    metrics = {m["name"]: m for s in stages for m in cards[s]["metrics"]}
+    return sorted(metrics.values(), key=lambda m: m["name"] != first)
+
+# %% ../../nbs/92_chain.cards.ipynb #50a7ba6f
 def _put(self: Card, part: str, entry: dict[str, Any], by: tuple[str, ...] = ("name",)) -> None:
     "Add an entry, in place of one with the same name."
     entries = getattr(self, part)
-    entry = plain({k: v for k, v in entry.items() if v is not None or k in ("value", "passed")})
-    for n, old in enumerate(entries):
-        if all(old.get(k) == entry.get(k) for k in by):
-            entries[n] = entry
-            return
-    entries.append(entry)
+    entry = mask_value(plain({k: v for k, v in entry.items() if v is not None or k in ("value", "passed")}))
+    _check_entry(part, entry)
+    place = next((n for n, old in enumerate(entries) if all(old.get(k) == entry.get(k) for k in by)), len(entries))
+    entries[place : place + 1] = [entry]
+    if self.on_put is not None:
+        self.on_put(part, entry)
 
 
 def table_entry(
@@ -121,8 +195,8 @@ def _json_value(value: Any) -> Any:
     except UsageError:
         return str(value)
 
-# %% ../../nbs/92_chain.cards.ipynb #26cd40e2
-@dataclass
+# %% ../../nbs/92_chain.cards.ipynb #8b8525ec
+@dataclass(repr=False)
 class Card:
     "The card of a stage while it is filled."
 
@@ -133,10 +207,70 @@ class Card:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
+    complete: bool = False
+    on_put: Callable[[str, dict[str, Any]], None] | None = None  # hears of each entry
 
     put = _put
 
     def to_dict(self) -> dict[str, Any]:
         "The content of card.json, checked."
-        parts = {k: getattr(self, k) for k in ("figures", "tables", "metrics", "findings", "verdicts")}
-        return check_card({"format": 1, "stage": self.stage, "title": self.title} | parts)
+        head = {"format": 1, "stage": self.stage, "title": self.title, "complete": self.complete}
+        return check_card(head | {part: list(getattr(self, part)) for part in PARTS})
+
+    def __repr__(self) -> str:
+        return repr(FinishedCard(self.to_dict()))
+
+    def _repr_html_(self) -> str:
+        return FinishedCard(self.to_dict())._repr_html_()
+
+# %% ../../nbs/92_chain.cards.ipynb #02f36c64
+class Throttle:
+    "Calls a function soon after each request, but not more often than every so many seconds."
+
+    def __init__(
+        self,
+        action: Callable[[], Any],  # what is called; an OSError of it is left to the next call of `flush`
+        every: float = 0.5,  # seconds between two calls at least
+    ):
+        self.action, self.every = action, every
+        self.last, self.timer, self.lock = float("-inf"), None, threading.RLock()
+        self.timer: threading.Timer | None
+
+    def request(self) -> None:
+        "Call now, or when the time has come."
+        wait = self.last + self.every - time.monotonic()
+        with self.lock:
+            if wait <= 0:
+                self._quietly()
+            elif self.timer is None:
+                self.timer = threading.Timer(wait, self._quietly)
+                self.timer.daemon = True
+                self.timer.start()
+
+    def _quietly(self) -> None:
+        "Call; a full disk is told by the write that counts, which is the last."
+        with contextlib.suppress(OSError):
+            self.flush()
+
+    def flush(self, *result: Any) -> None:
+        "Call now what waits for its time."
+        with self.lock:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer, self.last = None, time.monotonic()
+            self.action()
+
+    def pending(self, *result: Any) -> None:
+        "Call now when something waits; for the end of a cell."
+        if self.timer is not None:
+            self._quietly()
+
+# %% ../../nbs/92_chain.cards.ipynb #3ce335d2
+def at_cell_end(
+    action: Callable[..., None],  # called with what IPython says of the cell
+) -> None:
+    "Call a function whenever a cell of this notebook has come to its end, well or not; nothing happens outside of one."
+    get = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get() if get else None
+    if shell is not None:
+        shell.events.register("post_run_cell", action)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .artifacts import read_value, verify
+from .cards import FinishedCard, read_card
 from .project import Project
 from ..core.errors import ArtifactError, UsageError, did_you_mean
 from ..core.files import read_json, read_lines, write_json
@@ -112,6 +113,13 @@ def _stages(self: Run) -> dict[str, dict[str, Any]]:
     alive = self.status == "running"
     entries = self.record["stages"].items()
     return {name: e | ({"status": "interrupted"} if e["status"] == "running" and not alive else {}) for name, e in entries}
+
+
+def _cards(self: Run) -> dict[str, FinishedCard]:
+    "Cards of stages that have begun; whether one is complete is for its manifest to say."
+    waiting = {name for name, entry in self.record["stages"].items() if entry["status"] == "waiting"}
+    paths = [p for p in sorted((self.folder / "stages").glob("*/card.json")) if p.parent.name not in waiting]
+    return {p.parent.name: FinishedCard(read_card(p) | {"complete": (p.parent / "manifest.json").exists()}) for p in paths}
 
 
 def _manifests(self: Run) -> dict[str, dict[str, Any]]:
@@ -222,9 +230,9 @@ class Run:
         return self.folder.parents[1]
 
     @property
-    def cards(self) -> dict[str, dict[str, Any]]:
-        "The cards of the complete stages, by stage."
-        return {s: read_json(self.stage_folder(s) / "card.json") for s in self.manifests}
+    def cards(self) -> dict[str, FinishedCard]:
+        "The cards by stage, in order; that of a stage which is not complete holds what was found so far. ArtifactError where one does not fit."
+        return _cards(self)
 
     def stage_folder(self, stage: str) -> Path:
         "Where a stage keeps its files."

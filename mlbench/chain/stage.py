@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .artifacts import artifact_name, describe, read_value, verify, write_value
-from .cards import SEVERITIES, Card, table_entry
+from .cards import SEVERITIES, Card, FinishedCard, Throttle, at_cell_end, card_facts, table_entry
 from .notebooks import Notebook, read_notebook, section_of
 from .parameters import Choice, decode, encode, resolve
 from .project import Project
@@ -25,12 +26,14 @@ from .run import BY_HAND, Run, list_runs, now, seconds_between
 from ..core.errors import ArtifactError, ParameterError, UsageError, did_you_mean
 from ..core.files import append_line, atomic_path, read_json, remove, write_json, write_text
 from ..core.progress import set_sink
+from ..core.secrets import mask_value
 from ..core.settings import settings
-from ..core.show import Facts, number
+from ..core.show import Facts
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlbench.core.checkpoints import Checkpoints
     from mlbench.problem.problem import Problem
 
 # %% auto #0
@@ -164,15 +167,19 @@ def _load(self: Stage, name: str) -> Any:
     return read_value(self.path(name))
 
 # %% ../../nbs/92_chain.stage.ipynb #cf312c47
+def _taken_over(self: Stage) -> bool:
+    "Whether another process runs this stage of this run now."
+    file = self.base / "parameters.json"
+    return bool(self.attempt) and (not file.exists() or read_json(file)["attempt"] != self.attempt)
+
+
 def _begin(self: Stage) -> None:
     "Make ready to write; ArtifactError when another process has taken over."
-    if self.attempt:
-        file = self.base / "parameters.json"
-        if not file.exists() or read_json(file)["attempt"] != self.attempt:
-            raise ArtifactError(f"Another process runs {self.name} of run {self.run.id} now; this one stops.")
+    if self._taken_over():
+        raise ArtifactError(f"Another process runs {self.name} of run {self.run.id} now; this one stops.")
     if self.ended and self.attempt:
         raise UsageError(f"{self.name} is closed. Call stage.close() last, after everything is saved.")
-    self.ended = None
+    self.ended, self.card.complete = None, False
     (self.base / "manifest.json").unlink(missing_ok=True)
 
 
@@ -238,6 +245,27 @@ def _openings(self: Stage, name: str) -> int:
     runs = list_runs(self.project, by_hand=True)
     return sum(o["name"] == name and o["sha256"] == sha for run in runs for o in run.openings)
 
+# %% ../../nbs/92_chain.stage.ipynb #c4b8e5b6
+def _write_card(self: Stage) -> None:
+    "Write card.json as far as it is."
+    if not (self.base / "manifest.json").exists() and not self._taken_over():
+        write_json(self.base / "card.json", self.card.to_dict())
+
+
+def _card_changed(self: Stage, part: str, entry: dict[str, Any]) -> None:
+    "Tell of a new entry and see that the file follows."
+    if part in ("metrics", "findings", "verdicts"):
+        told = {k: v for k, v in entry.items() if k != "evidence"}
+        event = {"type": "card", "time": time.time(), "stage": self.name, "part": part.removesuffix("s"), "entry": told}
+        append_line(self.run.folder / "events.jsonl", mask_value(event))
+    self._card_file.request()
+
+
+def _new_card(self: Stage) -> Card:
+    "An empty card that is written as it grows."
+    at_cell_end(self._card_file.pending)
+    return Card(self.name, self.notebook.title, on_put=self._card_changed)
+
 # %% ../../nbs/92_chain.stage.ipynb #7e363a83
 def _figure(self: Stage, figure: Any, name: str, caption: str = "") -> Any:
     "Remember a plotly figure for the card, the report and the tracker; gives the figure back."
@@ -274,7 +302,7 @@ def _verdict(self: Stage, verdict: Any) -> Any:
     entry = {"metric": goal.metric, "operator": goal.operator, "goal": goal.value, "sentence": str(verdict.sentence)}
     entry |= {"value": verdict.value, "low": verdict.low, "high": verdict.high, "passed": verdict.passed}
     self.card.put("verdicts", entry, by=("metric", "operator", "goal"))
-    write_json(self.base / "card.json", self.card.to_dict())  # a gate may refuse in the next cell
+    self._card_file.flush()
     return verdict
 
 # %% ../../nbs/92_chain.stage.ipynb #24827f02
@@ -314,17 +342,17 @@ def _close(self: Stage) -> Manifest:
     missing = [name for name in self.writes if name not in self.artifacts]
     if missing:
         it = "it" if len(missing) == 1 else "them"
-        raise ArtifactError(
-            f"{self.name} declares {', '.join(missing)} but did not save {it}. Save {it} before stage.close(), or take the name out of writes."
-        )
+        raise ArtifactError(f"{self.name} declares {', '.join(missing)} but did not save {it}. Save {it} before stage.close(), or take the name out of writes.")
     self.ended = None
     self._begin()
-    self.ended = now()
+    self.ended, self.card.complete = now(), True
     card = self.card.to_dict()
     content = self.manifest()
     write_json(self.base / "card.json", card)
     write_json(self.base / "manifest.json", content)
-    return Manifest(content)
+    if self.run.id == BY_HAND:
+        self.checkpoints.clear()
+    return Manifest(content, FinishedCard(card))
 
 # %% ../../nbs/92_chain.stage.ipynb #11c644a9
 @dataclass(frozen=True)
@@ -332,6 +360,7 @@ class Manifest:
     "What a stage left behind, as a table."
 
     content: dict[str, Any]
+    card: FinishedCard
 
     def facts(self) -> Facts:
         "The rows that are shown."
@@ -339,9 +368,7 @@ class Manifest:
         rows = [(k, f"{_short(decode(p['value']))}" + ("" if p["origin"] == "default" else f"  ({p['origin']})")) for k, p in c["parameters"].items()]
         rows += [(k, f"{e['kind']}, {e['bytes']:,} bytes, sha256 {e['sha256'][:12]}") for k, e in c["artifacts"].items()]
         rows += [(k, f"sealed, sha256 {e['sha256'][:12]}") for k, e in c["sealed"].items()]
-        for m in c["metrics"]:
-            interval = f" ({number(m['low'])} to {number(m['high'])})" if m.get("low") is not None and m.get("high") is not None else ""
-            rows.append((m["name"], number(m["value"]) + interval))
+        rows += [row for row in card_facts(self.card).rows if row != ("found", "nothing yet")]
         memory = f", at most {c['peak_memory_mb']:,.0f} MB" if c["peak_memory_mb"] else ""
         return Facts(f"{c['stage']} is complete", [*rows, ("time", f"{c['seconds']:.1f} s{memory}")])
 
@@ -401,7 +428,8 @@ class Stage:
     figure, table, metric, finding, verdict = _figure, _table, _metric, _finding, _verdict
     manifest, close = _manifest, _close
     _sources, _newest, _warn_when_outdated, _fetch = _sources, _newest, _warn_when_outdated, _fetch
-    _begin, _output, _drop_other_forms = _begin, _output, _drop_other_forms
+    _taken_over, _begin, _output, _drop_other_forms = _taken_over, _begin, _output, _drop_other_forms
+    _write_card, _card_changed = _write_card, _card_changed
 
     @property
     def base(self) -> Path:
@@ -427,7 +455,19 @@ class Stage:
     @cached_property
     def card(self) -> Card:
         "What was found so far."
-        return Card(self.name, self.notebook.title)
+        return _new_card(self)
+
+    @cached_property
+    def _card_file(self) -> Throttle:
+        "Writes the card, not more than twice a second."
+        return Throttle(self._write_card)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        "Finished pieces of long work, for a stage that is killed and started again; forgotten when it is complete."
+        from mlbench.core.checkpoints import Checkpoints
+
+        return Checkpoints(self.run.folder / "checkpoints" / self.name)
 
     def __repr__(self) -> str:
         return repr(_facts(self))

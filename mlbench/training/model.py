@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.checkpoints import Checkpoints, content_key, resumable
 from ..core.errors import ArtifactError, DataError, UsageError
 from ..core.files import atomic_path, plain, read_json, sha256_file, write_json
 from ..core.progress import report
@@ -22,7 +24,7 @@ from ..features.plan import FeaturePlan
 from ..models.registry import ModelSpec, model_spec
 from ..problem.target import Target
 from .fitting import fit_estimator, limited_threads, output_of
-from .store import estimator_bytes, read_estimator
+from .store import estimator_bytes, keep_fit, kept_fit, origin_of, read_estimator, rows_hash
 
 # %% auto #0
 __all__ = ['Model', 'fit_model']
@@ -219,6 +221,23 @@ class Model:
         return _model_facts(self)._repr_html_()
 
 # %% ../../nbs/54_training.model.ipynb #7014c20b
+def _fit_or_take(pipeline: Any, rows: pd.DataFrame, y: np.ndarray, plan: FeaturePlan, checkpoints: Checkpoints | None) -> tuple[Any, list[str]]:
+    "The fitted pipeline and its warnings; a fit that was kept is taken back."
+    if not checkpoints:
+        return fit_estimator(pipeline, rows, y)
+    origin = origin_of(pipeline.named_steps["estimator"])
+    key = content_key(what="final fit", estimator=origin, rows=rows_hash(rows), y=y, plan=plan.to_dict()) if origin else None
+    kept = kept_fit(checkpoints, key)
+    if kept is not None:
+        report("the fit on all training rows: restored")
+        return kept
+    start = time.perf_counter()
+    with resumable(checkpoints if key else None, key or ""):
+        fitted, said = fit_estimator(pipeline, rows, y)
+        keep_fit(checkpoints, key, fitted, said, time.perf_counter() - start)
+    return fitted, said
+
+
 def _versions(spec: ModelSpec) -> dict[str, str]:
     "Versions of the libraries that a model was made with."
     from importlib.metadata import version
@@ -239,6 +258,7 @@ def fit_model(
     seed: int = 0,  # of every random draw
     n_jobs: int = 0,  # threads; 0 for what pays
     metrics: dict[str, Any] | None = None,  # scores to keep with the model
+    checkpoints: Checkpoints | None = None,  # a long fit is kept there and taken back; None keeps nothing
 ) -> Model:  # fitted
     "Fit features and estimator on all rows given; raises `DataError` when rows do not fit the schema."
     from sklearn.pipeline import Pipeline
@@ -248,7 +268,6 @@ def fit_model(
     n_classes = len(target.classes) if target.classes else None
     with limited_threads(n_jobs, rows.size) as threads:
         estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs))
-        pipeline = Pipeline([("features", plan.transformer(spec.style)), ("estimator", estimator)])
-        pipeline, said = fit_estimator(pipeline, rows, y)
+        pipeline, said = _fit_or_take(Pipeline([("features", plan.transformer(spec.style)), ("estimator", estimator)]), rows, y, plan, checkpoints)
     facts = {"rows": len(rows), "seed": seed, "plan_version": plan.version, "versions": _versions(spec), "warnings": said}
     return Model(pipeline, problem, schema, target, plan, spec.name, dict(metrics or {}), facts)
