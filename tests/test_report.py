@@ -178,7 +178,7 @@ def test_comparison(tmp_path):
     assert found.metrics == [("evaluation/roc_auc", "0.9 (0.89 to 0.91)", "0.95 (0.94 to 0.96)", "better by 0.05, more than noise")]
     assert "0.5 → 0.4" in repr(found) and "better by 0.05" in found._repr_html_()
     text = write_comparison(first, second).read_text()
-    assert text.count("class='canvas'") == 2 and EVIL not in text
+    assert text.count("class='canvas'") == 4 and EVIL not in text  # the metric, the times, a figure of each run
     assert compare_runs(first, first).parameters == []
 
 

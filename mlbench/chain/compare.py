@@ -5,25 +5,29 @@
 # %% ../../nbs/94_chain.compare.ipynb #923ceaa3
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .grid import more_is_better, short_names, value_text
 from .notebooks import section_of
 from .parameters import decode, yaml_literal
 from .render import figure_html
-from .report import interval_text, page_html, table_html
+from .report import Overview, duration, interval_text, page_html, table_html
 from .run import Run
 from ..core.errors import UsageError
 from ..core.files import read_json, write_text
-from ..core.show import escape, number
+from ..core.show import escape, number, plural
 
 # %% auto #0
-__all__ = ['judge', 'Comparison', 'compare_runs', 'write_comparison']
+__all__ = ['MOST_DRAWN', 'judge', 'diff_lines', 'Story', 'Comparison', 'compare_runs', 'interval_figure', 'effect_figure',
+           'time_figure', 'comparison_html', 'write_comparison']
 
-# %% ../../nbs/94_chain.compare.ipynb #9217220d
+# %% ../../nbs/94_chain.compare.ipynb #a329cbbb
 def judge(
     name: str,  # of the metric
     a: Mapping[str, Any],  # value, low and high in the first run
@@ -35,153 +39,601 @@ def judge(
     change = b["value"] - a["value"]
     if change == 0:
         return "the same"
-    direction = _direction(name)
+    direction = more_is_better(name)
     word = ("larger" if change > 0 else "smaller") if direction is None else "better" if (change > 0) == direction else "worse"
-    by = f"{word} by {number(abs(change))}"
-    ends = [a.get("low"), a.get("high"), b.get("low"), b.get("high")]
-    if any(e is None for e in ends):
-        return by
-    apart = a["high"] < b["low"] or b["high"] < a["low"]
-    return f"{by}, {'more than noise' if apart else 'within the noise'}"
+    apart = _apart(a, b)
+    return f"{word} by {number(abs(change))}" + ("" if apart is None else ", more than noise" if apart else ", within the noise")
 
-# %% ../../nbs/94_chain.compare.ipynb #2e5e5ef9
-def _direction(name: str) -> bool | None:
-    "Whether more of a metric is better; None for a name that is no metric, such as a latency."
-    from mlbench.problem.metrics import greater_is_better
 
-    if name.endswith(("_ms", "_mb", "_seconds", "_s")):
-        return False
-    try:
-        return greater_is_better(name)
-    except UsageError:
+def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool | None:
+    "Whether two intervals are apart; None where there is none."
+    if any(entry.get(end) is None for entry in (a, b) for end in ("low", "high")):
         return None
+    return bool(a["high"] < b["low"] or b["high"] < a["low"])
 
-# %% ../../nbs/94_chain.compare.ipynb #64c669f9
-def _parameters(self: Comparison) -> list[tuple[str, str, str]]:
-    "Parameters that differ, with both values."
-    values: list[dict[str, str]] = []
-    for run in (self.a, self.b):
-        found = {}
-        for stage, manifest in run.manifests.items():
-            found |= {f"{section_of(stage)}.{n}": yaml_literal(decode(p["value"])) for n, p in manifest["parameters"].items()}
-        values.append(found)
-    first, second = values
-    return [(n, first.get(n, "–"), second.get(n, "–")) for n in sorted(first.keys() | second.keys()) if first.get(n) != second.get(n)]
+# %% ../../nbs/94_chain.compare.ipynb #aff444c6
+def _values(run: Run) -> dict[str, Any]:
+    "The parameters of a run by `stage.name`."
+    return {f"{section_of(s)}.{n}": decode(p["value"]) for s, m in run.manifests.items() for n, p in m["parameters"].items()}
 
 
-def _metrics(self: Comparison) -> list[tuple[str, str, str, str]]:
-    "Figures of merit of both, and what to make of them."
-    found: list[dict[str, dict[str, Any]]] = []
-    for run in (self.a, self.b):
-        found.append({f"{section_of(s)}/{m['name']}": m for s, card in run.cards.items() for m in card["metrics"]})
-    first, second = found
-    rows = []
-    for name in dict.fromkeys([*first, *second]):
-        a, b = first.get(name, {}), second.get(name, {})
-        rows.append((name, interval_text(a), interval_text(b), judge(name.split("/", 1)[1], a, b)))
-    return rows
-
-# %% ../../nbs/94_chain.compare.ipynb #352c7210
-def _stage_rows(self: Comparison) -> list[tuple[str, str]]:
-    "For each stage, whether it came out the same."
-    rows = []
-    first, second = self.a.manifests, self.b.manifests
-    for stage in sorted(first.keys() | second.keys()):
-        if stage not in first or stage not in second:
-            rows.append((stage, f"only in {'the second' if stage in second else 'the first'} run"))
-            continue
-        a, b = (_hashes(m[stage]) for m in (first, second))
-        changed = sorted(n for n in a.keys() | b.keys() if a.get(n) != b.get(n))
-        rows.append((stage, f"differs in {', '.join(changed)}" if changed else "the same"))
-    return rows
+def _differing(self: Comparison) -> dict[str, list[Any]]:
+    "Parameters that differ: one value per run, None with a run that has no such parameter."
+    names = sorted({name for values in self.values for name in values})
+    columns = {name: [values.get(name) for values in self.values] for name in names}
+    return {name: column for name, column in columns.items() if len({yaml_literal(v) for v in column}) > 1}
 
 
+def _parameters(self: Comparison) -> list[tuple[str, ...]]:
+    "Rows of parameters that differ, with the value of each run."
+    absent = lambda name, n: "–" if name not in self.values[n] else yaml_literal(self.values[n][name])
+    return [(name, *(absent(name, n) for n in range(len(self.runs)))) for name in self.differing]
+
+
+def _labels(self: Comparison) -> list[str]:
+    "What each run is called."
+    given = [self.story.labels.get(run.id) for run in self.runs]
+    if all(given) and len(set(given)) == len(given):
+        return [str(label) for label in given]
+    names = short_names(self.differing)
+    made = [" · ".join(f"{names[n]} {value_text(column[k])}" for n, column in self.differing.items()) for k in range(len(self.runs))]
+    short = all(0 < len(label) <= 48 for label in made) and len(set(made)) == len(made)
+    return made if short else [run.id for run in self.runs]
+
+# %% ../../nbs/94_chain.compare.ipynb #e155d6a9
+def _measured(run: Run) -> dict[str, dict[str, Any]]:
+    "Figures of merit of a run by `stage/name`."
+    return {f"{section_of(s)}/{m['name']}": m for s, card in run.cards.items() for m in card["metrics"]}
+
+
+def _order(name: str, entries: Sequence[Mapping[str, Any]]) -> list[int]:
+    "Places of the runs that have a metric, the best first; as they are where no direction is better."
+    known = [n for n, entry in enumerate(entries) if entry.get("value") is not None]
+    direction = more_is_better(name)
+    return known if direction is None else sorted(known, key=lambda n: entries[n]["value"] * (-1 if direction else 1))
+
+
+def _judgement(self: Comparison, name: str) -> str:
+    "What to make of one metric."
+    entries, metric = self.entries(name), name.split("/", 1)[1]
+    if len(self.runs) == 2:
+        return judge(metric, entries[0], entries[1])
+    order = _order(metric, entries)
+    if len(order) < 2 or more_is_better(metric) is None:
+        return ""
+    first, second = order[:2]
+    found = judge(metric, entries[second], entries[first])
+    return "several share the best" if found == "the same" else f"{self.labels[first]}: {found}"
+
+
+def _metrics(self: Comparison) -> list[tuple[str, ...]]:
+    "Figures of merit of every run, and what to make of them."
+    names = dict.fromkeys(name for measured in self.measured for name in measured)
+    return [(name, *map(interval_text, self.entries(name)), _judgement(self, name)) for name in names]
+
+# %% ../../nbs/94_chain.compare.ipynb #e2973d5b
 def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
     "Hashes of what must come out the same from the same input."
     kept = {n: e["sha256"] for n, e in manifest["artifacts"].items() if not e.get("volatile")}
     return kept | {f"{n} (sealed)": e["sha256"] for n, e in manifest.get("sealed", {}).items()}
 
-# %% ../../nbs/94_chain.compare.ipynb #5c0d5ab1
-def _data(self: Comparison) -> str:
-    "Whether both learned from the same rows."
-    versions = []
-    for run in (self.a, self.b):
-        entry = run.manifests.get("01_problem", {}).get("artifacts", {}).get("train")
-        versions.append(entry["sha256"][:12] if entry else "unknown")
-    return f"the same ({versions[0]})" if versions[0] == versions[1] else f"different ({versions[0]} and {versions[1]})"
 
-# %% ../../nbs/94_chain.compare.ipynb #8a7813fd
+def _stage_rows(self: Comparison) -> list[tuple[str, str]]:
+    "For each stage, whether it came out the same."
+    rows = []
+    for stage in sorted({stage for manifests in self.manifests for stage in manifests}):
+        having = [n for n, manifests in enumerate(self.manifests) if stage in manifests]
+        if len(having) < len(self.runs):
+            which = f"only in the {'second' if having == [1] else 'first'} run" if len(self.runs) == 2 else f"only in {len(having)} of {len(self.runs)} runs"
+            rows.append((stage, which))
+            continue
+        hashes = [_hashes(manifests[stage]) for manifests in self.manifests]
+        changed = sorted({n for one in hashes for n in one if len({other.get(n) for other in hashes}) > 1})
+        rows.append((stage, f"differs in {', '.join(changed)}" if changed else "the same"))
+    return rows
+
+
+def _data_versions(self: Comparison) -> list[str]:
+    "The version of the rows that each run learned from."
+    entries = [m.get("01_problem", {}).get("artifacts", {}).get("train") for m in self.manifests]
+    return [entry["sha256"][:12] if entry else "unknown" for entry in entries]
+
+
+def _data(self: Comparison) -> str:
+    "Whether all learned from the same rows."
+    versions = list(dict.fromkeys(_data_versions(self)))
+    return f"the same ({versions[0]})" if len(versions) == 1 else f"different ({', '.join(versions[:-1])} and {versions[-1]})"
+
+# %% ../../nbs/94_chain.compare.ipynb #b136c2e6
+def _cells(run: Run, stage: str) -> tuple[str, ...] | None:
+    "The code cells of a stage as a run had them; None where that is not kept."
+    places = [run.stage_folder(stage) / "notebook.ipynb", run.folder / "source" / f"{stage}.ipynb"]
+    path = next((p for p in places if p.exists()), None)
+    if path is None:
+        return None
+    cells = [c for c in read_json(path)["cells"] if c["cell_type"] == "code" and "injected-parameters" not in c.get("metadata", {}).get("tags", [])]
+    return tuple("".join(c["source"]).strip() for c in cells)
+
+
+def diff_lines(
+    before: Sequence[str],  # sources of cells
+    after: Sequence[str],  # and in another version
+) -> list[str]:  # lines that begin with a space, +, - or @@
+    "The cells that differ, as a unified diff."
+    lines: list[str] = []
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, list(before), list(after), autojunk=False).get_opcodes():
+        if tag != "equal":
+            pieces = ["\n".join(cells).splitlines() for cells in (before[a:b], after[c:d])]
+            where = f"@@ cell {c + 1 if tag != 'delete' else a + 1} @@"
+            lines += [where, *(line for line in difflib.unified_diff(*pieces, n=2, lineterm="") if not line.startswith(("---", "+++", "@@")))]
+    return lines
+
+# %% ../../nbs/94_chain.compare.ipynb #3d169a2b
+def _versions(self: Comparison, stage: str) -> list[tuple[tuple[str, ...], list[int]]]:
+    "The versions of a stage's code, and which runs have them."
+    found: dict[tuple[str, ...], list[int]] = {}
+    for n, run in enumerate(self.runs):
+        cells = _cells(run, stage) if stage in self.manifests[n] else None
+        if cells is not None:
+            found.setdefault(cells, []).append(n)
+    return list(found.items())
+
+
+def _code(self: Comparison) -> dict[str, list[tuple[list[int], list[str]]]]:
+    "Stages whose code differs: for each further version the runs that have it, and the diff against the first."
+    differing = {}
+    for stage in sorted({stage for manifests in self.manifests for stage in manifests}):
+        versions = self.versions(stage)
+        changes = [(runs, diff_lines(versions[0][0], cells)) for cells, runs in versions[1:]]
+        if changes:
+            differing[stage] = changes
+    return differing
+
+# %% ../../nbs/94_chain.compare.ipynb #bf8261b1
+def _around(run: Run, manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    "What else a result may depend on, by name."
+    record = run.record
+    git, machine = record.get("git") or {}, record.get("machine") or {}
+    facts = {"python": record.get("python"), "seed": record.get("seed"), "git": (git.get("commit") or "")[:12] or None, "mlbench": record.get("mlbench")}
+    facts |= {"machine": machine.get("machine") and f"{machine.get('system')}, {machine.get('cpus')} cores"} | (record.get("versions") or {})
+    modules = {name: sha for m in manifests.values() for name, sha in ((m.get("key") or {}).get("modules") or {}).items()}
+    return {name: (text[:12] if len(text := str(value)) == 64 else text) for name, value in (facts | modules).items() if value is not None}
+
+
+def _surroundings(self: Comparison) -> list[tuple[str, ...]]:
+    "Rows of what else differs, with the value of each run."
+    around = [_around(run, manifests) for run, manifests in zip(self.runs, self.manifests, strict=True)]
+    names = dict.fromkeys(name for one in around for name in one)
+    rows = [(name, *(one.get(name, "–") for one in around)) for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+# %% ../../nbs/94_chain.compare.ipynb #d056d46e
+@dataclass(frozen=True)
+class Story:
+    "What the one who asks for a page knows beside the runs."
+
+    title: str = ""  # such as `Which factor is best?`
+    labels: Mapping[str, str] = field(default_factory=dict)  # id of a run -> what it is called
+    main: str = ""  # the figure of merit that counts, as `stage/name`
+    sentence: str = ""  # what to make of it
+    notes: Sequence[str] = ()  # sentences that a reader must know
+    failed: Sequence[tuple[str, str]] = ()  # what was tried in vain, and why
+
+
 def _text(self: Comparison) -> str:
     "For a terminal."
-    lines = [f"{self.a.id}  →  {self.b.id}", f"  data: {self.data}", "  parameters: " + ("" if self.parameters else "all the same")]
-    lines += [f"    {n}: {a} → {b}" for n, a, b in self.parameters]
-    lines += ["  metrics:", *(f"    {n}: {a} → {b}  {word}" for n, a, b, word in self.metrics)]
-    return "\n".join([*lines, "  stages:", *(f"    {stage}: {word}" for stage, word in self.stages)])
+    lines = ["  →  ".join(run.id for run in self.runs), f"  data: {self.data}", "  parameters: " + ("" if self.parameters else "all the same")]
+    lines += [f"    {name}: {' → '.join(values)}" for name, *values in self.parameters]
+    lines += ["  metrics:", *(f"    {name}: {' → '.join(values)}  {word}".rstrip() for name, *values, word in self.metrics)]
+    lines += ["  stages:", *(f"    {stage}: {word}" for stage, word in self.stages)]
+    return "\n".join(lines + ([f"  code differs in {', '.join(self.code)}"] if self.code else []))
 
 
 def _html(self: Comparison) -> str:
     "Tables of everything."
-    parameters = table_html(["parameter", self.a.id, self.b.id], self.parameters) if self.parameters else "<p class='note'>Every parameter is the same.</p>"
-    parts = {
-        "Metrics": table_html(["metric", self.a.id, self.b.id, "second against first"], self.metrics),
-        "Parameters that differ": parameters,
-        "Stages": table_html(["stage", "outputs"], self.stages) + f"<p class='note'>The data are {escape(self.data)}.</p>",
-    }
-    return "".join(f"<div class='panel'><h2>{title}</h2>{body}</div>" for title, body in parts.items())
+    return "".join(f"<div class='panel'><h2>{title}</h2>{body}</div>" for title, body in (_metric_panel(self), _parameter_panel(self), _stage_panel(self)))
 
-# %% ../../nbs/94_chain.compare.ipynb #66888e24
+# %% ../../nbs/94_chain.compare.ipynb #577417b9
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    "Two runs beside each other."
+    "Runs beside each other."
 
-    a: Run
-    b: Run
+    runs: tuple[Run, ...]
+    story: Story = field(default_factory=Story)
 
-    parameters = property(_parameters)
-    stages = property(_stage_rows)
-    data = property(_data)
-    __repr__ = _text
-    _repr_html_ = _html
+    stages, data = property(_stage_rows), property(_data)
+    versions = _versions
+    __repr__, _repr_html_ = _text, _html
+    code, surroundings = cached_property(_code), cached_property(_surroundings)
+    differing, parameters, labels, metrics = cached_property(_differing), cached_property(_parameters), cached_property(_labels), cached_property(_metrics)
 
     @cached_property
-    def metrics(self) -> list[tuple[str, str, str, str]]:
-        "Name, first value, second value, judgement."
-        return _metrics(self)
+    def manifests(self) -> list[dict[str, Any]]:
+        "The manifests of each run, by stage."
+        return [run.manifests for run in self.runs]
 
+    @cached_property
+    def values(self) -> list[dict[str, Any]]:
+        "The parameters of each run."
+        return [_values(run) for run in self.runs]
 
+    @cached_property
+    def measured(self) -> list[dict[str, dict[str, Any]]]:
+        "The figures of merit of each run."
+        return [_measured(run) for run in self.runs]
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        "One figure of merit in every run; empty where it is missing."
+        return [measured.get(name, {}) for measured in self.measured]
+
+    @cached_property
+    def main(self) -> str:
+        "The figure of merit that counts."
+        names = [row[0] for row in self.metrics]
+        wanted = str(Overview(self.runs[-1]).problem.get("metric") or "")
+        likely = [n for n in names if n.split("/", 1)[1].split()[-1:] == [wanted]]
+        return self.story.main or next(iter([n for n in likely if n.startswith("evaluation/")] + likely + names), "")
+
+# %% ../../nbs/94_chain.compare.ipynb #f7516a42
 def compare_runs(
-    a: Run | str | Path,  # a run or its folder
-    b: Run | str | Path,  # the other
+    *runs: Run | str | Path,  # two or more runs or their folders
+    story: Story | None = None,  # what is known beside them
 ) -> Comparison:  # shows itself
-    "Compare two runs. UsageError where one is no run."
-    return Comparison(*(run if isinstance(run, Run) else Run.open(run) for run in (a, b)))
+    "Compare runs. UsageError where one is no run, or where there is only one."
+    opened = tuple(run if isinstance(run, Run) else Run.open(run) for run in runs)
+    if not opened:
+        raise UsageError("Name the runs to compare. `mlbench runs` lists those of a project.")
+    return Comparison(opened, story or Story())
 
-# %% ../../nbs/94_chain.compare.ipynb #bdd1514b
-def _figure_pairs(comparison: Comparison) -> str:
-    "Figures that both runs have."
-    pairs = []
-    for stage, card in comparison.a.cards.items():
-        other = {f["name"]: f for f in comparison.b.cards.get(stage, {}).get("figures", [])}
-        for figure in card["figures"]:
-            if figure["name"] in other:
-                files = (comparison.a.stage_folder(stage) / figure["file"], comparison.b.stage_folder(stage) / other[figure["name"]]["file"])
-                key = f"{stage}-{len(pairs)}"
-                sides = [figure_html(read_json(f), f"{key}-{n}", run.id) for n, (f, run) in enumerate(zip(files, (comparison.a, comparison.b), strict=True))]
-                pairs.append(f"<h3>{escape(section_of(stage))}: {escape(figure['name'])}</h3><div class='two'>{''.join(sides)}</div>")
-    return "".join(pairs)
+# %% ../../nbs/94_chain.compare.ipynb #c54443b0
+def _wide(self: Comparison) -> bool:
+    "Whether runs are columns."
+    return len(self.runs) <= 4
 
 
+def _turned(self: Comparison, rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    "Rows that begin with a name and go on with a value per run, as head and rows of a table."
+    if _wide(self):
+        return ["", *self.labels], [list(row) for row in rows]
+    return ["run", *(row[0] for row in rows)], [[label, *(row[n + 1] for row in rows)] for n, label in enumerate(self.labels)]
+
+
+def _metric_panel(self: Comparison) -> tuple[str, str]:
+    "Every metric of every run."
+    head, rows = _turned(self, [row[:-1] for row in self.metrics])
+    if _wide(self):
+        last = "second against first" if len(self.runs) == 2 else "best against the next"
+        head, rows = ["metric", *head[1:], last], [list(row) for row in self.metrics]
+    return "Metrics", table_html(head, rows) if self.metrics else "<p class='note'>Nothing was measured.</p>"
+
+
+def _parameter_panel(self: Comparison) -> tuple[str, str]:
+    "Parameters that differ."
+    head, rows = _turned(self, self.parameters)
+    head[0] = "parameter" if _wide(self) else "run"
+    return "Parameters that differ", table_html(head, rows) if rows and self.parameters else "<p class='note'>Every parameter is the same.</p>"
+
+
+def _stage_panel(self: Comparison) -> tuple[str, str]:
+    "Where the runs part."
+    return "Stages", table_html(["stage", "outputs"], self.stages) + f"<p class='note'>The data are {escape(self.data)}.</p>"
+
+# %% ../../nbs/94_chain.compare.ipynb #a2911a54
+def _runs_panel(self: Comparison) -> tuple[str, str]:
+    "Which runs these are."
+    rows = []
+    for label, run in zip(self.labels, self.runs, strict=True):
+        record = run.record
+        note = "notebooks and figures were removed" if record.get("thinned") else ""
+        own = [label] if label != run.id else []
+        rows.append([*own, run.id, str(record.get("started") or record["created"]).replace("T", " ")[:16], run.status, duration(record.get("seconds")), note])
+    head = [*(["called"] if len(rows[0]) == 6 else []), "run", "started (UTC)", "status", "time", ""]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return "Runs", table_html(head, rows)
+
+
+def _data_panel(self: Comparison) -> tuple[str, str]:
+    "Fingerprints of the data, run by run where they differ."
+    rows: dict[str, list[str]] = {}
+    for n, manifests in enumerate(self.manifests):
+        first = manifests.get("01_problem", {})
+        entries = {**first.get("artifacts", {}), **{f"{k} (sealed)": v for k, v in first.get("sealed", {}).items()}}
+        for name in ("train", "test (sealed)", "snapshot"):
+            if name in entries:
+                count = f", {entries[name]['rows']:,} rows" if entries[name].get("rows") else ""
+                rows.setdefault(name, ["–"] * len(self.runs))[n] = f"{entries[name]['sha256'][:12]}{count}"
+    if all(len(set(row)) == 1 for row in rows.values()):
+        facts = "; ".join(f"{name} {row[0]}" for name, row in rows.items())
+        return "Data", f"<p>All runs learned from the same rows.</p><p class='note'>{escape(facts)}</p>" if facts else "<p class='note'>The data are not known.</p>"
+    return "Data", table_html(*_turned(self, [(name, *row) for name, row in rows.items()]))
+
+# %% ../../nbs/94_chain.compare.ipynb #4e0dce1b
+def _diff_html(lines: Iterable[str]) -> str:
+    "A diff with its lines coloured."
+    kinds = {"+": "plus", "-": "minus", "@": "place"}
+    spans = [f"<span class='{kinds.get(line[:1], 'same')}'>{escape(line) or ' '}</span>" for line in lines]
+    return f"<pre class='source diff'>{''.join(spans)}</pre>"
+
+
+def _few(labels: Sequence[str], most: int = 3) -> str:
+    "Some labels in words."
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")
+
+
+def _code_panel(self: Comparison) -> tuple[str, str]:
+    "The cells that differ, and the surroundings that do."
+    parts = []
+    for stage, changes in self.code.items():
+        first = _few([self.labels[n] for n in self.versions(stage)[0][1]])
+        for runs, lines in changes:
+            told = f"<p class='note'><b>−</b> {escape(first)} &nbsp; <b>+</b> {escape(_few([self.labels[n] for n in runs]))}</p>"
+            parts.append(f"<h4>{escape(stage)}</h4>{told}{_diff_html(lines)}")
+    if not parts:
+        known = any(_cells(run, stage) is not None for run, manifests in zip(self.runs, self.manifests, strict=True) for stage in manifests)
+        parts.append(f"<p>{'All cells are the same.' if known else 'The notebooks of these runs are not kept, so their code cannot be compared.'}</p>")
+    if self.surroundings:
+        parts.append(f"<h4>Surroundings that differ</h4>{table_html(*_turned(self, self.surroundings))}")
+    return "Code", "".join(parts)
+
+# %% ../../nbs/94_chain.compare.ipynb #9eee4d50
+MOST_DRAWN = 40
+
+
+def _errors(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    "Intervals as plotly wants them."
+    if all(entry.get("low") is None or entry.get("high") is None for entry in entries):
+        return None
+    up = [(e["high"] - e["value"]) if e.get("high") is not None else 0 for e in entries]
+    down = [(e["value"] - e["low"]) if e.get("low") is not None else 0 for e in entries]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.6, "width": 0}
+
+
+def interval_figure(
+    name: str,  # of the metric, as `stage/name`
+    labels: Sequence[str],  # of the runs
+    entries: Sequence[Mapping[str, Any]],  # value, low and high of each run
+) -> Any:  # a plotly figure
+    "Draw one metric of every run with its interval."
+    import plotly.graph_objects as go
+
+    from mlbench.core.plots import GOOD, MUTED, figure_layout
+
+    metric = name.split("/", 1)[-1]
+    order = _order(metric, entries)[:MOST_DRAWN]
+    near = [n == order[0] or _apart(entries[order[0]], entries[n]) is False for n in order]
+    figure = go.Figure()
+    for same, colour in ((False, MUTED), (True, GOOD)):
+        rows = [n for n, is_near in zip(order, near, strict=True) if is_near == same]
+        shown = [entries[n] for n in rows]
+        bars = _errors(shown) if shown else None
+        marker = {"color": colour, "size": 9}
+        x, y = [e["value"] for e in shown], [_clip(labels[n]) for n in rows]
+        figure.add_scatter(x=x, y=y, error_x=bars, mode="markers", marker=marker, text=[interval_text(e) for e in shown], hovertemplate="%{y}<br>%{text}<extra></extra>")
+    figure_layout(figure, _finding(metric, labels, entries, order, near), metric, height=118 + 27 * len(order), legend=False)
+    places = [_clip(labels[n]) for n in order]
+    return figure.update_yaxes(type="category", categoryorder="array", categoryarray=places[::-1], range=[-0.6, len(places) - 0.4])
+
+
+def _clip(label: str, most: int = 46) -> str:
+    "A label that leaves room for the drawing."
+    return label if len(label) <= most else label[: most - 1] + "…"
+
+# %% ../../nbs/94_chain.compare.ipynb #8c62a722
+def _finding(metric: str, labels: Sequence[str], entries: Sequence[Mapping[str, Any]], order: Sequence[int], near: Sequence[bool]) -> str:
+    "What a drawing of one metric says."
+    if more_is_better(metric) is None:
+        return f"{metric} of each run"
+    first = [labels[n] for n in order if entries[n]["value"] == entries[order[0]]["value"]]
+    if len(first) > 1:
+        return f"{metric}: {plural(len(first), 'run')} share the best value, {number(entries[order[0]]['value'])}"
+    others = sum(near) - 1
+    rest = "" if _errors([entries[n] for n in order]) is None else "; none comes near" if not others else f"; {others} cannot be told from it"
+    return f"{metric}: {_clip(first[0])} is best{rest if len(order) > 1 else ''}"
+
+# %% ../../nbs/94_chain.compare.ipynb #fc8f0aea
+def _axis_of(values: Sequence[Any]) -> tuple[list[Any], str]:
+    "Values for an axis, and its type."
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not numeric:
+        return [value_text(v) for v in values], "category"
+    positive = min(values) > 0 and max(values) / min(values) > 30
+    return list(values), "log" if positive else "linear"
+
+
+def effect_figure(
+    name: str,  # of the metric, as `stage/name`
+    parameters: Mapping[str, Sequence[Any]],  # name -> value in each run
+    labels: Sequence[str],  # of the runs
+    entries: Sequence[Mapping[str, Any]],  # value, low and high of each run
+) -> Any:  # a plotly figure
+    "Draw a metric against each parameter that differs."
+    from plotly.subplots import make_subplots
+
+    from mlbench.core.plots import GOOD, MUTED, figure_layout
+
+    metric, shown = name.split("/", 1)[-1], list(parameters)[:6]
+    wide = min(3, len(shown))
+    figure = make_subplots(rows=-(-len(shown) // wide), cols=wide, shared_yaxes="all", horizontal_spacing=0.04, vertical_spacing=0.28)
+    known = [n for n, entry in enumerate(entries) if entry.get("value") is not None]
+    for place, (parameter, short) in enumerate(short_names(shown).items()):
+        at = {"row": place // wide + 1, "col": place % wide + 1}
+        x, kind = _axis_of([parameters[parameter][n] for n in known])
+        y, hover = [entries[n]["value"] for n in known], "%{text}<extra></extra>"
+        means = sorted(((v, sum(b for a, b in zip(x, y, strict=True) if a == v) / x.count(v)) for v in dict.fromkeys(x)), key=lambda p: p[0] if kind != "category" else 0)
+        figure.add_scatter(x=[p[0] for p in means], y=[p[1] for p in means], mode="lines", line={"color": GOOD, "width": 2}, hoverinfo="skip", **at)
+        bars = _errors([entries[n] for n in known])
+        marker, text = {"color": MUTED, "size": 8, "opacity": 0.85}, [f"{labels[n]}<br>{interval_text(entries[n])}" for n in known]
+        bars = bars and bars | {"color": MUTED, "thickness": 1}
+        figure.add_scatter(x=x, y=y, error_y=bars, mode="markers", marker=marker, text=text, hovertemplate=hover, **at)
+        figure.update_xaxes(type=kind, title={"text": short}, **at, **({"tickvals": sorted(set(x)), "ticktext": [value_text(v) for v in sorted(set(x))]} if kind == "log" and len(set(x)) <= 8 else {}))
+    figure_layout(figure, f"How {metric} moves with {'the parameter' if len(shown) == 1 else 'each parameter'}", height=60 + 290 * -(-len(shown) // wide), legend=False)
+    return figure.update_yaxes(title={"text": metric}, col=1)
+
+# %% ../../nbs/94_chain.compare.ipynb #5797e1e0
+def time_figure(
+    labels: Sequence[str],  # of the runs
+    seconds: Sequence[Mapping[str, float]],  # stage -> seconds, of each run
+) -> Any:  # a plotly figure
+    "Draw how long the stages of each run took."
+    import plotly.graph_objects as go
+
+    from mlbench.core.plots import figure_layout
+
+    labels, seconds = list(map(_clip, labels[:MOST_DRAWN])), seconds[:MOST_DRAWN]
+    stages = sorted({stage for each in seconds for stage in each})
+    figure = go.Figure()
+    for stage in stages:
+        hover = f"%{{y}}<br>{stage}: %{{x:.1f}} s<extra></extra>"
+        figure.add_bar(y=labels, x=[each.get(stage, 0) for each in seconds], name=stage, orientation="h", hovertemplate=hover)
+    totals = [sum(each.values()) for each in seconds]
+    said = f"From {duration(min(totals))} to {duration(max(totals))}" if len(totals) > 1 else duration(totals[0])
+    figure_layout(figure, f"{said} for the stages that a run carried out itself", "seconds", height=136 + 27 * len(labels))
+    return figure.update_layout(barmode="stack").update_yaxes(categoryorder="array", categoryarray=labels[::-1], type="category")
+
+# %% ../../nbs/94_chain.compare.ipynb #160816b7
+def _drawn(figure: Any, name: str) -> str:
+    "A plotly figure as a part of the page."
+    return figure_html(json.loads(figure.to_json()), name)
+
+
+def _run_figures(self: Comparison, most: int = 12) -> dict[str, dict[int, Path]]:
+    "Figure (`stage: name`) -> run -> its file, where at least one run has it."
+    found: dict[str, dict[int, Path]] = {}
+    having = 0
+    for n, run in enumerate(self.runs):
+        files = {f"{section_of(s)}: {f['name']}": run.stage_folder(s) / f["file"] for s, card in run.cards.items() for f in card["figures"]}
+        files = {name: path for name, path in files.items() if path.exists()}
+        having += bool(files)
+        for name, path in files.items() if having <= most else ():
+            found.setdefault(name, {})[n] = path
+    return found
+
+
+def _options(texts: Mapping[Any, str], chosen: Any) -> str:
+    "Entries of a list to choose from."
+    return "".join(f"<option value='{escape(key)}'{' selected' if key == chosen else ''}>{escape(text)}</option>" for key, text in texts.items())
+
+# %% ../../nbs/94_chain.compare.ipynb #1b3b4982
+def _chooser(name: str, lists: Mapping[str, str], places: Mapping[str, str], data: str) -> str:
+    "Lists, the places that they fill, and the data of all drawings."
+    controls = "".join(f"<label>{escape(axis)} <select data-axis='{escape(axis)}'>{options}</select></label>" for axis, options in lists.items())
+    holders = "".join(
+        f"<figure class='plot'><div class='canvas' data-figure='' data-pattern='{pattern}' style='height:420px'></div><figcaption></figcaption></figure>"
+        for pattern in places.values()
+    )
+    grid = f"<div class='two'>{holders}</div>" if len(places) == 2 else holders
+    return f"<div class='chooser' data-chooser='{name}'><div class='controls'>{controls}</div>{grid}{data}</div>"
+
+
+def _stored(figure: dict[str, Any], name: str) -> str:
+    "The data of a drawing, without a place for it."
+    html = figure_html(figure, name)
+    return html[html.index("<script") : html.index("</figure>")]
+
+# %% ../../nbs/94_chain.compare.ipynb #3ca93f45
+def _metric_section(self: Comparison) -> str:
+    "Drawings of the metrics: one when there is one, else to choose from."
+    names = [row[0] for row in self.metrics if any(e.get("value") is not None for e in self.entries(row[0]))]
+    names = sorted(names, key=lambda n: n != self.main)
+    if not names:
+        return ""
+    figures = {n: interval_figure(n, self.labels, self.entries(n)) for n in names}
+    if len(names) == 1:
+        return _drawn(figures[names[0]], "metric-0")
+    data = "".join(_stored(json.loads(figures[n].to_json()), f"metric-{k}") for k, n in enumerate(names))
+    lists = {"metric": _options({k: n.replace("/", ": ") for k, n in enumerate(names)}, 0)}
+    return _chooser("metrics", lists, {"only": "metric-{metric}"}, data)
+
+
+def _figure_section(self: Comparison) -> str:
+    "Figures of the runs side by side."
+    files = _run_figures(self)
+    shared = {name: runs for name, runs in files.items() if len(runs) > 1}
+    having = sorted({n for runs in shared.values() for n in runs})
+    if not shared:
+        return ""
+    stored = {name: {n: read_json(path) for n, path in runs.items()} for name, runs in shared.items()}
+    if len(self.runs) == 2:
+        pairs = []
+        for k, (name, sides) in enumerate(stored.items()):
+            both = "".join(figure_html(sides[n], f"figure-{k}-{n}", self.labels[n]) for n in (0, 1))
+            pairs.append(f"<h3>{escape(name)}</h3><div class='two'>{both}</div>")
+        return "".join(pairs)
+    data = "".join(_stored(figure, f"figure-{k}-{n}") for k, sides in enumerate(stored.values()) for n, figure in sides.items())
+    runs = {n: _clip(self.labels[n], 60) for n in having}
+    lists = {"figure": _options(dict(enumerate(stored)), 0), "left": _options(runs, having[0]), "right": _options(runs, having[1])}
+    some = "" if len(having) == len(self.runs) else f"<p class='note'>{len(having)} of {len(self.runs)} runs keep their figures.</p>"
+    return _chooser("figures", lists, {"left": "figure-{figure}-{left}", "right": "figure-{figure}-{right}"}, data) + some
+
+# %% ../../nbs/94_chain.compare.ipynb #37683995
+def _times(run: Run) -> dict[str, float]:
+    "Seconds of the stages that a run carried out itself."
+    entries = (run.record.get("stages") or {}).items()
+    return {stage: float(entry["seconds"]) for stage, entry in entries if entry.get("seconds") and entry["status"] != "reused"}
+
+
+def _banner(self: Comparison) -> str:
+    "What to make of it, in one line."
+    if not self.main:
+        return ""
+    word = _judgement(self, self.main)
+    metric = self.main.split("/", 1)[1]
+    line = self.story.sentence
+    if not line:
+        line = f"{metric}: {self.labels[-1]} is {word.split(',')[0]} than {self.labels[0]}" if len(self.runs) == 2 and "by" in word else f"{metric}: {word}"
+        line += f", {word.split(', ', 1)[1]}." if len(self.runs) == 2 and ", " in word else "."
+    kind = "warn" if "within the noise" in line or "share the best" in line else "good"
+    mark = {"good": "✓", "warn": "≈"}[kind]
+    small = "".join(f"<small>{escape(note)}</small>" for note in self.story.notes)
+    return f"<div class='banner {kind}'><span class='mark' aria-hidden='true'>{mark}</span><div>{escape(line)}{small}</div></div>"
+
+
+def _panel(titled: tuple[str, str]) -> str:
+    "A framed part of the page."
+    return f"<div class='panel'><h2>{titled[0]}</h2>{titled[1]}</div>"
+
+# %% ../../nbs/94_chain.compare.ipynb #efc1a282
+def _parts(self: Comparison) -> dict[str, tuple[str, str]]:
+    "The sections of the page: id -> title and content; those without content are left out."
+    times = [_times(run) for run in self.runs]
+    effects = bool(self.main) and len(self.runs) >= 4 and 0 < len(self.differing) <= 12
+    metrics = _metric_section(self)
+    metrics += _drawn(effect_figure(self.main, self.differing, self.labels, self.entries(self.main)), "effects") if effects else ""
+    failed = _panel(("What failed", table_html(["trial", "why"], self.story.failed))) if self.story.failed else ""
+    taken = _drawn(time_figure(self.labels, times), "times") if any(times) else ""
+    parts = {
+        "metrics": ("Metrics", metrics + _panel(_metric_panel(self))),
+        "parameters": ("Parameters", _panel(_parameter_panel(self)) + failed),
+        "data": ("Data and stages", _panel(_data_panel(self)) + _panel(("Where the runs part", table_html(["stage", "outputs"], self.stages)))),
+        "code-differences": ("Code", _panel(_code_panel(self))),
+        "times": ("Times", taken + _panel(_runs_panel(self))),
+        "figures": ("Figures side by side", _figure_section(self)),
+    }
+    return {key: part for key, part in parts.items() if part[1]}
+
+
+def comparison_html(
+    comparison: Comparison,  # of two or more runs
+) -> str:  # a whole page
+    "The page of a comparison."
+    story, project = comparison.story, comparison.runs[-1].record["project"]
+    count = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}.get(len(comparison.runs), str(len(comparison.runs)))
+    title = story.title or f"{count} runs side by side"
+    about = "".join(f"<span>{escape(text)}</span>" for text in (plural(len(comparison.runs), "run"), comparison.main.replace("/", ": ")) if text)
+    hero = f"<div class='hero'><div class='eyebrow'>{escape(project)}</div><h1>{escape(title)}</h1><p class='about'>{about}</p></div>"
+    parts = _parts(comparison)
+    sections = "".join(f"<section class='stage' id='{key}'><header><h2>{name}</h2></header>{content}</section>" for key, (name, content) in parts.items())
+    items = "".join(f"<li><a href='#{key}'>{name}</a></li>" for key, name in {"summary": "Summary", **{k: v[0] for k, v in parts.items()}}.items())
+    return page_html(title, items, f"<section id='summary'>{hero}{_banner(comparison)}</section>{sections}", project=project, run="comparison")
+
+# %% ../../nbs/94_chain.compare.ipynb #eb8c7d56
 def write_comparison(
-    a: Run | str | Path,  # a run or its folder
-    b: Run | str | Path,  # the other
-    path: str | Path | None = None,  # where; None writes compare-with-OTHER.html into the second run's folder
+    *runs: Run | str | Path,  # two or more runs or their folders
+    path: str | Path | None = None,  # where; None writes into the last run's folder
+    story: Story | None = None,  # what is known beside them
 ) -> Path:  # the file
-    "Write two runs side by side: one file that needs no network."
-    comparison = compare_runs(a, b)
-    title = f"{comparison.a.id} and {comparison.b.id}"
-    head = f"<div class='hero'><div class='eyebrow'>{escape(comparison.b.record['project'])}</div><h1>Two runs</h1><p class='about'>{escape(title)}</p></div>"
-    items = "<li><a href='#summary'>Summary</a></li><li><a href='#figures'>Figures</a></li>"
-    pairs = _figure_pairs(comparison)
-    body = f"<section id='summary'>{head}{comparison._repr_html_()}</section><section id='figures'>{pairs}</section>"
-    text = page_html(title, items, body, project=comparison.b.record["project"], run="two runs")
-    return write_text(path or comparison.b.folder / f"compare-with-{comparison.a.id}.html", text)
+    "Write runs side by side: one file that needs no network."
+    comparison = compare_runs(*runs, story=story)
+    others = comparison.runs[0].id if len(comparison.runs) == 2 else f"{len(comparison.runs) - 1}-others"
+    return write_text(path or comparison.runs[-1].folder / f"compare-with-{others}.html", comparison_html(comparison))

@@ -42,8 +42,15 @@ function themed(layout, width) {
 function draw(holder) {
   if (holder.dataset.drawn === root.dataset.theme) return;
   holder.dataset.drawn = root.dataset.theme;
-  const figure = JSON.parse(document.getElementById(holder.dataset.figure).textContent);
+  const data = document.getElementById(holder.dataset.figure);
+  if (holder.data) Plotly.purge(holder);
   holder.replaceChildren();
+  if (!data) {
+    holder.replaceChildren(make("div", { className: "waiting" }, "not in this run"));
+    return;
+  }
+  const figure = JSON.parse(data.textContent);
+  if (holder.dataset.pattern) holder.style.height = `${Math.max(120, Math.min(1600, figure.layout?.height || 420))}px`;
   try {
     const layout = themed(figure.layout, holder.clientWidth);
     if (layout.height) holder.style.height = `${layout.height}px`;
@@ -51,6 +58,22 @@ function draw(holder) {
   } catch (error) {
     holder.textContent = "This figure could not be drawn: " + error.message;
   }
+}
+
+// --- a choice of drawings: lists say which figure stands in which place -----------------------------------------------------------
+function fill(chooser) {
+  const chosen = Object.fromEntries(all("select", chooser).map((list) => [list.dataset.axis, list]));
+  for (const holder of all(".canvas[data-pattern]", chooser)) {
+    const axes = [...holder.dataset.pattern.matchAll(/\{(\w+)\}/g)].map((m) => m[1]);
+    holder.dataset.figure = axes.reduce((name, axis) => name.replace(`{${axis}}`, chosen[axis].value), holder.dataset.pattern);
+    delete holder.dataset.drawn;
+    const own = chosen[axes[axes.length - 1]];
+    holder.nextElementSibling.textContent = axes.length > 1 ? own.selectedOptions[0].textContent : "";
+  }
+}
+for (const chooser of all(".chooser")) {
+  fill(chooser);
+  chooser.addEventListener("change", () => { fill(chooser); all(".canvas[data-pattern]", chooser).forEach(draw); });
 }
 
 const near = new IntersectionObserver((entries) => entries.forEach((e) => { if (e.isIntersecting) draw(e.target); }), { rootMargin: "500px 0px" });
