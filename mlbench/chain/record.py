@@ -5,13 +5,13 @@
 # %% ../../nbs/93_chain.record.ipynb #2ed98d62
 from __future__ import annotations
 
-import os
+import contextlib
+import errno
 import platform
-import shutil
-import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ from filelock import FileLock, Timeout
 from .cache import mlbench_source, versions_for
 from .parameters import encode
 from .plan import Plan, PlannedStage
-from .run import Run, new_run_id, now, process_alive, process_mark, seconds_between
+from .run import Run, list_runs, new_run_id, now, process_mark
 from ..core.errors import UsageError
-from ..core.files import append_line, read_json, sha256_text, stable_json, write_json
+from ..core.files import append_line, read_json, remove, sha256_text, stable_json, write_json, written_error
 from ..core.secrets import mask
 from ..core.settings import cpu_count
 
 # %% auto #0
-__all__ = ['machine_facts', 'git_state', 'lock_run', 'Recorder', 'create_run', 'end_orphans', 'resume_run']
+__all__ = ['ROOM', 'machine_facts', 'git_state', 'lock_run', 'unlock', 'close_record', 'Recorder', 'create_run', 'begin_attempt',
+           'resumed_record']
 
 # %% ../../nbs/93_chain.record.ipynb #e7ea0d09
 def machine_facts() -> dict[str, Any]:
@@ -52,7 +53,7 @@ def git_state(
     except (OSError, subprocess.SubprocessError):
         return None
 
-# %% ../../nbs/93_chain.record.ipynb #2547f61a
+# %% ../../nbs/93_chain.record.ipynb #6c939975
 def lock_run(
     folder: Path,  # of the run
 ) -> FileLock | None:  # None when another process holds it
@@ -64,10 +65,32 @@ def lock_run(
         return None
     return lock
 
-# %% ../../nbs/93_chain.record.ipynb #62174818
+
+def unlock(
+    lock: FileLock,  # one that is held
+) -> None:
+    "Give a lock free and take its file away."
+    with contextlib.suppress(OSError):  # Windows keeps a file that is open, and a folder may be gone
+        Path(lock.lock_file).unlink()
+    lock.release()
+
+# %% ../../nbs/93_chain.record.ipynb #df9a09f6
+ROOM = 2**18  # bytes
+
+
+def _keep_room(folder: Path) -> None:
+    "Set room aside; OSError when there is none. A limit of the length of files is no reason to stop."
+    try:
+        (folder / ".room").write_bytes(bytes(ROOM))
+    except OSError as error:
+        remove(folder / ".room")
+        if error.errno != errno.EFBIG:
+            raise
+
+# %% ../../nbs/93_chain.record.ipynb #95679fb4
 def _event(self: Recorder, type: str, **values: Any) -> None:
-    "Add one line to events.jsonl."
-    append_line(self.run.folder / "events.jsonl", {"type": type, "time": time.time()} | values)
+    "Add one line to events.jsonl; `at` counts the seconds that the run has worked."
+    append_line(self.run.folder / "events.jsonl", {"type": type, "time": time.time(), "at": self.seconds()} | values)
 
 
 def _save(self: Recorder) -> None:
@@ -80,11 +103,12 @@ def _entry(planned: PlannedStage) -> dict[str, Any]:
     parameters = {name: {"value": encode(c.value), "origin": c.origin} for name, c in planned.choices.items()}
     return {"status": "waiting", "title": planned.notebook.title, "notebook": f"stages/{planned.name}/notebook.ipynb", "parameters": parameters}
 
-# %% ../../nbs/93_chain.record.ipynb #fba6b4aa
+# %% ../../nbs/93_chain.record.ipynb #4f9117fd
 def _started(self: Recorder, planned: PlannedStage, key: dict[str, Any], why: list[str], cells: int) -> None:
     "A stage begins."
     entry = _entry(planned) | {"status": "running", "started": now(), "key": sha256_text(stable_json(key)), "why": why, "cells": cells, "reused_from": None}
     self.record["stages"][planned.name] = entry
+    self.clocks[planned.name] = time.monotonic()
     self.save()
     names = list(self.record["stages"])
     self.event("stage_started", stage=planned.name, number=names.index(planned.name) + 1, total=len(names), cells=cells, why=why)
@@ -94,11 +118,11 @@ def _finish(self: Recorder, stage: str, status: str, **values: Any) -> None:
     "A stage ended in some way."
     entry = self.record["stages"][stage]
     entry |= {"status": status, "ended": now()} | values
-    if entry.get("started"):
-        entry["seconds"] = seconds_between(entry["started"], entry["ended"])
+    if stage in self.clocks:
+        entry["seconds"] = round(time.monotonic() - self.clocks[stage], 3)
     self.save()
 
-# %% ../../nbs/93_chain.record.ipynb #707a7e82
+# %% ../../nbs/93_chain.record.ipynb #01a53d05
 def _facts_of_result(run: Run, stage: str) -> dict[str, Any]:
     "What run.json repeats of a stage's manifest and card."
     base = run.stage_folder(stage)
@@ -115,9 +139,10 @@ def _facts_of_result(run: Run, stage: str) -> dict[str, Any]:
 
 
 def _done(self: Recorder, stage: str) -> None:
-    "A stage was run to its end."
+    "A stage was run to its end: its checkpoints are of no more use."
     self.finish(stage, "done", **_facts_of_result(self.run, stage))
     self.event("stage_ended", stage=stage, seconds=self.record["stages"][stage]["seconds"])
+    remove(self.run.folder / "checkpoints" / stage)
 
 
 def _reused(self: Recorder, planned: PlannedStage, source: str, key: dict[str, Any], outdated: bool) -> None:
@@ -133,7 +158,7 @@ def _reused(self: Recorder, planned: PlannedStage, source: str, key: dict[str, A
     self.save()
     self.event("stage_reused", stage=planned.name, **{"from": source}, outdated=outdated)
 
-# %% ../../nbs/93_chain.record.ipynb #6b525db2
+# %% ../../nbs/93_chain.record.ipynb #abb6c8bf
 def _lineage(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     "Artifact -> who made it, from what."
     return {
@@ -143,29 +168,71 @@ def _lineage(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _close(self: Recorder, status: str, error: dict[str, Any] | None = None) -> None:
-    "The run ended in some way."
-    stages = self.record["stages"]
-    self.record |= {"status": status, "ended": now(), "error": error, "lineage": _lineage(stages)}
-    self.record["metrics"] = {s: e["metrics"] for s, e in stages.items() if e.get("metrics")}
-    self.record["seconds"] = seconds_between(self.record["started"], self.record["ended"])
-    self.save()
-    self.event("run_ended", status=status, seconds=self.record["seconds"])
+def close_record(
+    record: dict[str, Any],  # of a run; changed
+    status: str,  # how it ended
+    error: dict[str, Any] | None,  # why, when it did not end well
+    exit_code: int,  # of the command
+    seconds: float,  # that it worked
+) -> None:
+    "What run.json says of a run that has ended, in whatever way."
+    stages = record["stages"]
+    for entry in stages.values():
+        if entry["status"] == "running":
+            entry |= {"status": "interrupted" if status == "interrupted" else "failed", "ended": now(), "error": error}
+    record |= {"status": status, "ended": now(), "error": error, "exit_code": exit_code, "lineage": _lineage(stages)}
+    record["metrics"] = {s: e["metrics"] for s, e in stages.items() if e.get("metrics")}
+    record["seconds"] = seconds
 
-# %% ../../nbs/93_chain.record.ipynb #d16e2f18
+
+def _close(self: Recorder, status: str, error: dict[str, Any] | None = None, exit_code: int | None = None) -> None:
+    "The run ended in some way."
+    code = {"done": 0, "refused": 3}.get(status, 1) if exit_code is None else exit_code
+    remove(self.run.folder / ".room")
+    if status == "done":
+        remove(self.run.folder / "checkpoints")
+    close_record(self.record, status, error, code, self.seconds())
+    told = {k: v for k, v in error.items() if k != "traceback"} if error else None
+    try:
+        self.save()
+    finally:  # when one of the two has no room, the other may
+        self.event("run_ended", status=status, seconds=self.record["seconds"], exit_code=code, error=told)
+
+# %% ../../nbs/93_chain.record.ipynb #7fecfc6d
 class Recorder:
     "The writing side of a run; made by `create_run` or `resume_run`."
 
     def __init__(self, run: Run, lock: FileLock, record: dict[str, Any]):
         self.run, self.lock, self.record = run, lock, record
+        self.begun, self.before = time.monotonic(), float(record.get("seconds") or 0.0)
+        self.clocks: dict[str, float] = {}  # when each stage was started
 
     event, save, started, finish, done, reused, close = _event, _save, _started, _finish, _done, _reused, _close
 
+    def seconds(self) -> float:
+        "How long the run has worked, all its attempts together."
+        return round(self.before + time.monotonic() - self.begun, 3)
+
     def release(self) -> None:
         "Give the run's folder free."
-        self.lock.release()
+        unlock(self.lock)
 
-# %% ../../nbs/93_chain.record.ipynb #02ea024e
+# %% ../../nbs/93_chain.record.ipynb #9494324e
+@contextlib.contextmanager
+def _numbering(runs: Path) -> Iterator[int]:
+    "The number of the next run, which nobody else gets while the block runs."
+    runs.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(runs / ".numbering"), thread_local=False)
+    try:
+        lock.acquire(timeout=60, poll_interval=0.01)
+    except Timeout:
+        raise UsageError(f"Another process has been holding {runs / '.numbering'} for a minute. See what it is: fuser {runs / '.numbering'}") from None
+    try:
+        yield 1 + max((run.number for run in list_runs(runs.parent)), default=0)
+    finally:
+        unlock(lock)
+
+# %% ../../nbs/93_chain.record.ipynb #15469c4a
 def _head(plan: Plan) -> dict[str, Any]:
     "The parts of run.json that are known at the start."
     given = {k: mask(str(v)) for k, v in plan.to_dict()["parameters"].items()}
@@ -182,6 +249,7 @@ def _head(plan: Plan) -> dict[str, Any]:
         "git": git_state(plan.project.path),
         "seed": plan.project.problem.seed,
         "error": None,
+        "exit_code": None,
         **dict(zip(("sweep", "trial"), plan.options.sweep or ())),
     }
 
@@ -189,57 +257,41 @@ def _head(plan: Plan) -> dict[str, Any]:
 def create_run(
     plan: Plan,  # what shall be run
 ) -> Recorder:
-    "Make the folder of a new run and own it."
-    for _ in range(20):
-        folder = plan.project.runs / new_run_id()
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        lock = lock_run(folder)
-        if lock is not None:
-            stages = {s.name: _entry(s) for s in plan.stages}
-            record = {"format": 1, "id": folder.name, "project": plan.project.name, "created": now()} | _head(plan) | {"stages": stages}
-            recorder = Recorder(Run(folder), lock, record)
-            recorder.save()
-            recorder.event("run_started", run=folder.name, stages=list(stages), resumed=False)
-            return recorder
-    raise UsageError(f"No new folder could be made in {plan.project.runs}: is it writable?")
-
-# %% ../../nbs/93_chain.record.ipynb #a140c423
-def end_orphans(
-    run: Run,  # whose process is gone
-) -> int:  # how many were ended
-    "Kill kernels of a run that are still there, and remove their sockets."
-    ended = 0
-    for event in run.events:
-        if event["type"] == "kernel_started":
-            if process_alive(event.get("process")) and event["process"]["host"] == socket.gethostname():
-                try:
-                    os.killpg(event["pid"], signal.SIGKILL)
-                    ended += 1
-                except (ProcessLookupError, PermissionError):
-                    pass
-            shutil.rmtree(event["folder"], ignore_errors=True)
-    return ended
-
-
-def resume_run(
-    run: Run,  # one that did not come to its end
-    plan: Plan,  # what shall be run
-) -> Recorder | None:  # None when another process owns it
-    "Go on in the folder of a run."
-    lock = lock_run(run.folder)
-    if lock is None:
-        return None
-    end_orphans(run)
-    record = run.record
-    stages = {s.name: record["stages"].get(s.name, _entry(s)) for s in plan.stages}
-    for name, entry in stages.items():
-        if entry["status"] not in ("done", "reused"):
-            stages[name] = next(_entry(s) for s in plan.stages if s.name == name)
-    head = _head(plan) | {"started": record["started"]}
-    recorder = Recorder(run, lock, record | head | {"stages": stages})
-    recorder.save()
-    recorder.event("run_started", run=run.id, stages=list(stages), resumed=True)
+    "Make the folder of a new run and own it; NotWritable or DiskFull when that cannot be."
+    folder, head = plan.project.runs / new_run_id(), _head(plan)
+    try:
+        with _numbering(plan.project.runs) as number:
+            folder.mkdir()
+            lock = lock_run(folder)
+            if lock is None:
+                raise UsageError(f"{folder} was taken by another process. Start again.")
+            first = {"format": 1, "id": folder.name, "number": number, "project": plan.project.name, "created": now()}
+            recorder = Recorder(Run(folder), lock, first | head | {"stages": {s.name: _entry(s) for s in plan.stages}})
+            begin_attempt(recorder, resumed=False)
+    except OSError as error:
+        remove(folder)
+        raise written_error(error, plan.project.runs) from error
     return recorder
+
+
+def begin_attempt(
+    recorder: Recorder,  # of a run that is owned
+    resumed: bool,  # whether it was begun before
+) -> None:
+    "Write the first words of an attempt."
+    _keep_room(recorder.run.folder)
+    recorder.save()
+    record = recorder.record
+    recorder.event("run_started", run=recorder.run.id, number=record.get("number"), stages=list(record["stages"]), resumed=resumed)
+
+
+def resumed_record(
+    record: dict[str, Any],  # as the last attempt left it
+    plan: Plan,  # what shall be run now
+) -> dict[str, Any]:  # for run.json
+    "The record with which a run goes on: what is done stays."
+    stages = {s.name: record["stages"].get(s.name, _entry(s)) for s in plan.stages}
+    for planned in plan.stages:
+        if stages[planned.name]["status"] not in ("done", "reused"):
+            stages[planned.name] = _entry(planned)
+    return record | _head(plan) | {"started": record["started"], "stages": stages}

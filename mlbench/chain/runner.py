@@ -20,7 +20,8 @@ from .job import Follower, Job, RunInterrupted, caught_signals, prepare_notebook
 from .plan import Plan, PlannedStage, RunOptions, plan_chain
 from .project import Project
 from .proof import keep_source, write_proof
-from .record import Recorder, create_run, end_orphans, lock_run, resume_run
+from .record import Recorder, create_run
+from .recovery import mend_stale, resume_run
 from .run import Run
 from ..core.errors import ArtifactError, GateRefused, StageError, UsageError
 from ..core.files import link_or_copy, read_json, remove, sha256_file, write_json
@@ -264,11 +265,6 @@ def _open_run(plan: Plan, problem: dict[str, Any], runs: list[Run]) -> Recorder:
             recorder = resume_run(newest, plan)
             if recorder is not None:
                 return recorder
-    if runs and runs[0].status == "interrupted":
-        lock = lock_run(runs[0].folder)
-        if lock is not None:
-            end_orphans(runs[0])
-            lock.release()
     return create_run(plan)
 
 # %% ../../nbs/93_chain.runner.ipynb #7e391f74
@@ -287,6 +283,7 @@ def run_chain(
     a gate did, RunInterrupted on a signal; each has the `exit_code` of the command line.
     """
     project = project if isinstance(project, Project) else Project.open(project)
+    mend_stale(project)
     plan = plan_chain(project, from_, to, parameters, force, options)
     problem, runs = problem_parts(project), past_runs(project)
     old = None if force else find_unchanged(plan, problem, runs)
