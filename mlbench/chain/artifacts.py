@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import atomic_path, plain, read_json, sha256_path, stable_json, write_text
+from ..core.secrets import mask_json
 
 # %% auto #0
 __all__ = ['artifact_name', 'write_value', 'read_value', 'describe', 'verify']
@@ -57,7 +58,7 @@ def write_value(
     elif isinstance(value, str):
         write_text(path, value)
     elif hasattr(value, "to_json") and hasattr(value, "add_trace"):
-        write_text(path, value.to_json())
+        write_text(path, mask_json(value.to_json()))
     else:
         write_text(path, stable_json(plain(value), indent=1) + "\n")
     return path

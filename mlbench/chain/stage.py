@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import artifact_name, describe, read_value, verify, write_value
 from .cards import SEVERITIES, Card, FinishedCard, Throttle, at_cell_end, card_facts, table_entry
+from .masking import mask_folder, without_secrets
 from .notebooks import Notebook, read_notebook, section_of
-from .parameters import Choice, decode, encode, resolve
+from .parameters import Choice, Parameter, decode, encode, resolve
 from .project import Project
 from .run import BY_HAND, Run, list_runs, now, seconds_between
 from ..core.errors import ArtifactError, ParameterError, UsageError, did_you_mean
 from ..core.files import append_line, atomic_path, read_json, remove, write_json, write_text
 from ..core.progress import set_sink
-from ..core.secrets import mask_value
-from ..core.settings import settings
+from ..core.secrets import REFERENCE, Secret, holds_secret, mask_json, mask_value, register_secret
+from ..core.settings import settings, stage_secrets
 from ..core.show import Facts
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Manifest', 'Stage']
 
-# %% ../../nbs/92_chain.stage.ipynb #ed4bf558
+# %% ../../nbs/92_chain.stage.ipynb #0d28b4be
 _LAID = "__mlbench_parameters__"
 
 
@@ -50,21 +51,44 @@ def _from_kernel(notebook: Notebook, namespace: Mapping[str, Any]) -> dict[str, 
     for name, parameter in notebook.parameters.items():
         if name in namespace:
             expected = laid.get(name, parameter.default)
-            if repr(namespace[name]) != repr(expected):
+            reset = parameter.secret and namespace[name] == parameter.default
+            if repr(namespace[name]) != repr(expected) and not reset:
                 given[name] = namespace[name]
     return given
 
+# %% ../../nbs/92_chain.stage.ipynb #ccbd776b
+def _stored_choices(file: Path) -> dict[str, Choice]:
+    "The values that the runner wrote; those of secrets came with the environment."
+    stored = read_json(file)["parameters"]
+    choices = {name: Choice(decode(c["value"]), c["origin"]) for name, c in stored.items()}
+    values = stage_secrets()
+    for name, choice in choices.items():
+        if isinstance(choice.value, Secret) and choice.value:
+            if name not in values:
+                raise ParameterError(f"The secret {name} did not reach this kernel: mlbench run gives it to the kernels that it starts.")
+            choices[name] = replace(choice, value=replace(choice.value, value=values[name]))
+            register_secret(values[name])
+    return choices
 
+# %% ../../nbs/92_chain.stage.ipynb #b803326e
 def _choices(project: Project, notebook: Notebook, namespace: Mapping[str, Any], file: Path | None) -> dict[str, Choice]:
     "The value of every parameter and where it came from."
     if file is not None:
-        stored = read_json(file)["parameters"]
-        return {name: Choice(decode(c["value"]), c["origin"]) for name, c in stored.items()}
+        return _stored_choices(file)
     layers = [("params.yaml", project.given.get(notebook.name, {})), ("notebook", _from_kernel(notebook, namespace))]
-    resolved = resolve(notebook.parameters, layers, section_of(notebook.name))
+    resolved = resolve(notebook.parameters, layers, section_of(notebook.name), project.path)
     if resolved.mistakes:
         raise ParameterError("\n".join(resolved.mistakes))
+    for reason in resolved.missing:
+        warnings.warn(f"{reason} It is empty here; the form of the stage takes it too.", stacklevel=4)
     return resolved.choices
+
+
+def _in_notebook(parameter: Parameter | None, value: Any) -> Any:
+    "What a cell shall see: of a secret its value."
+    if not isinstance(value, Secret):
+        return value
+    return value.reveal() or ("" if parameter and parameter.kind.name == "str" else None)
 
 # %% ../../nbs/92_chain.stage.ipynb #bc38bfce
 def _plain_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -92,7 +116,7 @@ def _open(
     attempt = read_json(env.parameters)["attempt"] if env.run and env.parameters else None
     reads, writes, opens = _plain_names(reads), _plain_names(writes), _plain_names(opens)
     stage = cls(name, project, run, notebook, choices, namespace, reads, writes, opens, env.interactive, attempt)
-    values = {k: c.value for k, c in choices.items()}
+    values = {k: _in_notebook(notebook.parameters.get(k), c.value) for k, c in choices.items()}
     namespace.update(values)
     namespace[_LAID] = values
     set_sink(run.folder, name)
@@ -102,11 +126,16 @@ def _open(
 
 # %% ../../nbs/92_chain.stage.ipynb #59f78eb8
 def _choose(self: Stage, name: str, value: Any) -> Any:
-    "Set a parameter here and in params.yaml; gives the value in its declared type."
-    checked = self.project.set_parameter(self.name, name, value)
+    "Set a parameter here and in params.yaml, a secret here alone; gives the value in its declared type."
+    parameter = self.notebook.parameters.get(name)
+    if parameter is not None and parameter.secret and value and not (isinstance(value, str) and REFERENCE.fullmatch(value)):
+        checked = parameter.check(value)
+    else:
+        checked = self.project.set_parameter(self.name, name, value)
     self.choices[name] = Choice(checked, "widget")
-    self.namespace[name] = checked
-    self.namespace.setdefault(_LAID, {})[name] = checked
+    seen = _in_notebook(parameter, checked)
+    self.namespace[name] = seen
+    self.namespace.setdefault(_LAID, {})[name] = seen
     return checked
 
 # %% ../../nbs/92_chain.stage.ipynb #c8b08305
@@ -195,7 +224,9 @@ def _output(self: Stage, name: str) -> str:
 def _save(self: Stage, name: str, value: Any, volatile: bool = False) -> Path:
     "Write an output: a table, JSON, text, bytes or a figure. `volatile` marks what differs between identical runs, such as times."
     key = self._output(name)
+    value, masked = without_secrets(value, name)
     path = write_value(self.base / "artifacts", name, value)
+    self._tell_masked(name, masked)
     self._drop_other_forms(key, path)
     self.artifacts[key] = describe(path, self.base, volatile)
     return path
@@ -209,8 +240,16 @@ def _folder(self: Stage, name: str, volatile: bool = False) -> Iterator[Path]:
     with atomic_path(path) as temporary:
         temporary.mkdir()
         yield temporary
+        self._tell_masked(name, bool(mask_folder(temporary)))
     self._drop_other_forms(key, path)
     self.artifacts[key] = describe(path, self.base, volatile)
+
+
+def _tell_masked(self: Stage, name: str, masked: bool) -> None:
+    "Warn in the card that a secret was taken out of something."
+    if masked:
+        what = f"{name} held the value of a secret; three stars stand in its place"
+        self.finding("secret", what, "warning", proposal="keep the secret out of what the notebook saves")
 
 
 def _drop_other_forms(self: Stage, name: str, path: Path) -> None:
@@ -223,7 +262,9 @@ def _drop_other_forms(self: Stage, name: str, path: Path) -> None:
 def _seal(self: Stage, name: str, frame: pd.DataFrame) -> Path:
     "Write a sealed table: `load` never gives it."
     self._begin()
+    frame, masked = without_secrets(frame, name)
     path = write_value(self.base / "sealed", artifact_name(name), frame)
+    self._tell_masked(name, masked)
     self.sealed[artifact_name(name)] = describe(path, self.base)
     return path
 
@@ -271,7 +312,9 @@ def _figure(self: Stage, figure: Any, name: str, caption: str = "") -> Any:
     "Remember a plotly figure for the card, the report and the tracker; gives the figure back."
     title = figure.layout.title.text or name
     file = self.base / "figures" / f"{artifact_name(name)}.json"
-    write_text(file, figure.to_json())
+    content = figure.to_json()
+    write_text(file, mask_json(content))
+    self._tell_masked(name, holds_secret(content))
     self.card.put("figures", {"name": name, "file": f"figures/{file.name}", "title": title, "caption": caption or None})
     return figure
 
@@ -428,7 +471,7 @@ class Stage:
     figure, table, metric, finding, verdict = _figure, _table, _metric, _finding, _verdict
     manifest, close = _manifest, _close
     _sources, _newest, _warn_when_outdated, _fetch = _sources, _newest, _warn_when_outdated, _fetch
-    _taken_over, _begin, _output, _drop_other_forms = _taken_over, _begin, _output, _drop_other_forms
+    _taken_over, _begin, _output, _drop_other_forms, _tell_masked = _taken_over, _begin, _output, _drop_other_forms, _tell_masked
     _write_card, _card_changed = _write_card, _card_changed
 
     @property

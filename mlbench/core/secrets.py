@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 # %% auto #0
-__all__ = ['SHORTEST', 'REFERENCE', 'mask_url', 'register_secret', 'forget_secrets', 'mask', 'mask_value', 'mask_json',
-           'holds_secret', 'Secret', 'read_secret']
+__all__ = ['SHORTEST', 'REFERENCE', 'mask_url', 'register_secret', 'knows_secrets', 'forget_secrets', 'mask', 'mask_value',
+           'mask_json', 'holds_secret', 'Secret', 'read_secret']
 
 # %% ../../nbs/00_core.secrets.ipynb #92fdee75
 _URL = re.compile(r"(?P<scheme>(?<![A-Za-z0-9+.\-])[A-Za-z0-9][A-Za-z0-9+.\-]*://)(?P<user>[^\s:/@'\"]*):(?P<password>[^\s'\"<>]*)@(?=[^\s@]*)")
@@ -79,6 +79,11 @@ def register_secret(
         _hidden[:] = sorted({s for secret in _registered for s in _spellings(secret)}, key=lambda s: (-len(s), s))
 
 
+def knows_secrets() -> bool:
+    "Whether any value is registered."
+    return bool(_hidden)
+
+
 def forget_secrets() -> None:
     "Hide no registered value any more; for tests."
     _registered.clear()
@@ -103,7 +108,7 @@ def mask_value(
     value: Any,  # lists and dicts with texts somewhere in them; other objects stay as they are
 ) -> Any:  # the same without registered secrets
     "Hide registered values in a nested value."
-    if not _hidden:
+    if not knows_secrets():
         return value
     if isinstance(value, str):
         return _hide(value)
