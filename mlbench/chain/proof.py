@@ -132,7 +132,8 @@ def is_sealed(
 ) -> bool:
     "Whether a file is part of what a run's end fixes."
     parts = name.split("/")
-    return not any(fnmatch(parts[0], p) for p in AFTERWARDS) and not any(fnmatch(part, p) for part in parts for p in ANYWHERE)
+    own = parts[:4] if parts[0] == "stages" else parts  # what lies in an artifact that is a folder belongs to it, whatever its name
+    return not any(fnmatch(parts[0], p) for p in AFTERWARDS) and not any(fnmatch(part, p) for part in own for p in ANYWHERE)
 
 # %% ../../nbs/94_chain.proof.ipynb #f8aa2703
 def file_entry(
