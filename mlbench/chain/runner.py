@@ -17,6 +17,7 @@ from typing import Any
 
 from .cache import find_result, inputs_of, intact, key_difference, past_runs, problem_parts, read_manifest, stage_key
 from .job import Follower, Job, RunInterrupted, caught_signals, prepare_notebook, write_parameters
+from .parameters import secret_values, secret_variables
 from .plan import Plan, PlannedStage, RunOptions, plan_chain
 from .project import Project
 from .proof import keep_source, write_proof
@@ -114,7 +115,9 @@ def _run_stage(self: Chain, planned: PlannedStage, key: dict[str, Any], why: lis
     cells = prepare_notebook(planned.notebook.text, base / "notebook.ipynb", planned.choices, {"run": run.id, "stage": name})
     self.recorder.started(planned, key, why, cells)
     job = Job(self.recorder, name)
-    job.run(base / "notebook.ipynb", self.plan.project.path, kernel_environment(run.folder, self.plan.project.path, name, parameters), self.look)
+    hidden = secret_variables(choice for stage in self.plan.stages for choice in stage.choices.values())
+    env = kernel_environment(run.folder, self.plan.project.path, name, parameters, secret_values(planned.choices), hidden)
+    job.run(base / "notebook.ipynb", self.plan.project.path, env, self.look)
     try:
         if self.signals:
             raise RunInterrupted(self.signals[0], f"stopped by {signal.Signals(self.signals[0]).name}")

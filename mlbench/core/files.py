@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import MlbenchError, UsageError
+from .secrets import mask_value
 
 try:
     import fcntl
@@ -247,8 +248,8 @@ def write_json(
     path: str | Path,  # where
     value: Any,  # anything that `plain` takes
 ) -> Path:  # the same path
-    "Write `value` as indented JSON, all or nothing, order of keys kept."
-    return write_text(path, json.dumps(plain(value), ensure_ascii=False, indent=1) + "\n")
+    "Write `value` as indented JSON, all or nothing, order of keys kept, registered secrets hidden."
+    return write_text(path, json.dumps(mask_value(plain(value)), ensure_ascii=False, indent=1) + "\n")
 
 
 def read_json(
@@ -263,7 +264,7 @@ def append_line(
     value: Any,  # what to add
 ) -> None:
     "Add one line of JSON with a single write; DiskFull when there is no room for it, and then none of it is there."
-    line = (stable_json(value) + "\n").encode()
+    line = (stable_json(mask_value(plain(value))) + "\n").encode()
     with _told(path):
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
