@@ -13,18 +13,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .parameters import Choice, encode, injected_source
+from .plan import RunOptions
 from .record import Recorder
 from .run import process_mark
 from ..core.errors import MlbenchError
 from ..core.files import write_text
+from ..core.secrets import mask
+from ..core.settings import thread_environment
 
 # %% auto #0
-__all__ = ['prepare_notebook', 'write_parameters', 'Job', 'RunInterrupted', 'caught_signals', 'Follower']
+__all__ = ['prepare_notebook', 'write_parameters', 'memory_cap', 'Job', 'reap_kernels', 'RunInterrupted', 'caught_signals',
+           'Follower']
 
 # %% ../../nbs/93_chain.job.ipynb #f3233b12
 def prepare_notebook(
@@ -59,96 +63,118 @@ def write_parameters(
     content = {"attempt": secrets.token_hex(8), "stage": stage, "parameters": values}
     return write_text(base / "parameters.json", json.dumps(content, indent=1) + "\n")
 
-# %% ../../nbs/93_chain.job.ipynb #94551627
-def _execute(path: Path, project: Path, env: Mapping[str, str], on_event: Callable[[dict[str, Any]], None]) -> None:
-    "Execute a prepared notebook with papermill; its outputs are saved into the same file."
-    import papermill
-    from papermill.engines import papermill_engines
-
-    from mlbench.chain.engine import MlbenchEngine
-
-    papermill_engines.register("mlbench", MlbenchEngine)
-    escaped = str(path).replace("{", "{{").replace("}", "}}")
-    papermill.execute_notebook(
-        escaped,
-        None,
-        engine_name="mlbench",
-        progress_bar=False,
-        save_to=path,
-        kernel_cwd=project,
-        kernel_env=env,
-        kernel_log=path.parent / "kernel.log",
-        on_event=on_event,
-    )
-
-
+# %% ../../nbs/93_chain.job.ipynb #2601c770
 def _work(self: Job, path: Path, project: Path, env: Mapping[str, str]) -> None:
     "The thread's work: the error, if any, is kept for the main thread."
+    from mlbench.chain.engine import run_notebook
+    from mlbench.chain.hold import Hold
+
+    options = self.options
+    hold = Hold(options.hold_minutes, options.hold_memory_mb) if options.on_error == "hold" else None
+    limits = {"fresh": options.fresh, "cell_timeout": options.cell_timeout, "stage_timeout": options.stage_timeout, "hold": hold}
     try:
-        _execute(path, project, env, self.heard)
+        run_notebook(path, self.heard, self.take_client, path.parent / "kernel.log", project, env, **limits)
     except BaseException as error:
         self.error = error
 
-# %% ../../nbs/93_chain.job.ipynb #4244277c
+
+def _take_client(self: Job, client: Any) -> None:
+    "Remember the engine's client: through it the kernel is stopped."
+    self.client = client
+
+
 def _heard(self: Job, event: dict[str, Any]) -> None:
     "An event of the engine: remember the kernel, write it down."
+    event = dict(event)
     if event["type"] == "kernel_started":
         self.kernel = event["pid"]
-        event = event | {"process": process_mark(event["pid"])}
+        with contextlib.suppress(OSError):  # it may be gone already
+            event["process"] = process_mark(event["pid"])
     self.recorder.event(event.pop("type"), stage=self.stage, **event)
+
+# %% ../../nbs/93_chain.job.ipynb #87c19871
+def memory_cap(
+    problem: Any,  # of the project
+) -> float | None:  # MB; None when problem.yaml does not say
+    "How much memory a kernel may use."
+    constraints = problem.constraints
+    return constraints.memory_gb * 1000 if "memory_gb" in constraints.model_fields_set else None
 
 
 def _look_at_memory(self: Job) -> None:
-    "Keep the largest memory of the kernel so far."
-    if self.kernel is None:
+    "Keep the largest memory of the kernel so far; end it when it has too much."
+    if self.kernel is None or self.client is None:
         return
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path(f"/proc/{self.kernel}/status").read_text().splitlines()
-        peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1000
-        self.peak_memory_mb = max(self.peak_memory_mb, round(peak, 1))
+    from mlbench.chain.manager import peak_mb, resident_mb
+
+    self.peak_memory_mb = max(self.peak_memory_mb, round(peak_mb(self.kernel) or 0.0, 1))
+    if self.memory_mb is not None and self.client.memory_word is None:
+        now = resident_mb(self.kernel)
+        if now is not None and now > self.memory_mb:
+            self.client.memory_word = f"it used {now / 1000:.3g} GB, and problem.yaml allows {self.memory_mb / 1000:.3g} GB (constraints.memory_gb)"
+            self.client.manager.kill()
 
 
 def _stop(self: Job, thread: threading.Thread) -> None:
     "End the kernel: first as Ctrl-C would, then by force."
-    for sign, patience in ((signal.SIGINT, 2.0), (signal.SIGKILL, 10.0)):
+    for force, patience in ((False, 2.0), (True, 10.0)):
         deadline = time.monotonic() + patience
         while thread.is_alive() and time.monotonic() < deadline:
-            if self.kernel is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.kernel, sign) if sign == signal.SIGKILL else os.kill(self.kernel, sign)
-                thread.join(patience)
-            else:
-                thread.join(0.05)
+            manager = self.client and self.client.manager
+            if manager is None or manager.pid is None:
+                thread.join(0.02)
+                continue
+            self.client.stopping = True
+            manager.kill() if force else manager.interrupt()
+            thread.join(patience)
 
-# %% ../../nbs/93_chain.job.ipynb #29c59946
+# %% ../../nbs/93_chain.job.ipynb #4cac13d3
 @dataclass
 class Job:
     "A notebook that is being executed."
 
     recorder: Recorder
     stage: str
+    options: RunOptions = field(default_factory=RunOptions)
+    memory_mb: float | None = None  # largest memory of the kernel; None sets no limit
     kernel: int | None = None
+    client: Any = None
     error: BaseException | None = None
     peak_memory_mb: float = 0.0
 
-    heard, look_at_memory, stop = _heard, _look_at_memory, _stop
+    work, take_client, heard, look_at_memory, stop = _work, _take_client, _heard, _look_at_memory, _stop
 
     def run(self, path: Path, project: Path, env: Mapping[str, str], look: Callable[[], bool]) -> None:
         "Execute; `look` is called ten times a second and says whether to stop."
-        thread = threading.Thread(target=_work, args=(self, path, project, env), name=f"mlbench-{self.stage}", daemon=True)
+        threads = thread_environment(self.options.threads, {}) if self.options.threads else {}
+        arguments = (path, project, dict(env) | threads)
+        thread = threading.Thread(target=self.work, args=arguments, name=f"mlbench-{self.stage}", daemon=True)
         thread.start()
-        turn = 0
         try:
             while thread.is_alive():
                 thread.join(0.1)
-                if turn % 5 == 0:
-                    self.look_at_memory()
-                turn += 1
+                self.look_at_memory()
                 if look():
                     break
         finally:
             if thread.is_alive():
                 self.stop(thread)
+            _mask_file(path.parent / "kernel.log")
+
+
+def _mask_file(path: Path) -> None:
+    "Hide secrets in a text file, when there is one."
+    if path.exists():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if mask(text) != text:
+            write_text(path, mask(text))
+
+# %% ../../nbs/93_chain.job.ipynb #4eba871b
+def reap_kernels() -> int:  # how many had to be killed
+    "Wait for the kernels that were asked to end."
+    from mlbench.chain.manager import reap
+
+    return reap()
 
 # %% ../../nbs/93_chain.job.ipynb #9c082436
 class RunInterrupted(MlbenchError):
