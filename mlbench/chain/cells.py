@@ -79,6 +79,12 @@ def same_text(
 _TIMED = re.compile(r"(?i)\b(seconds?|secs?|ms|milliseconds?|minutes?|hours)\b|_(s|ms|secs?|seconds)$")
 
 
+class _Row(list[str]):
+    "The cells of a row, and whether they are all heads."
+
+    head = True
+
+
 class _Reader(HTMLParser):
     "Reads HTML into rows of tables and pieces of text."
 
@@ -93,9 +99,11 @@ class _Reader(HTMLParser):
         if tag == "table":
             self.blocks.append([])
         elif tag == "tr" and self.blocks and isinstance(self.blocks[-1], list):
-            self.blocks[-1].append([])
+            self.blocks[-1].append(_Row())
         elif tag in ("td", "th"):
             self.cell = []
+            if tag == "td" and self.blocks and isinstance(self.blocks[-1], list) and self.blocks[-1]:
+                self.blocks[-1][-1].head = False
 
     def handle_endtag(self, tag: str) -> None:
         self.quiet -= tag in ("style", "script")
@@ -113,9 +121,9 @@ class _Reader(HTMLParser):
             self.blocks.append(" ".join(data.split()))
 
 # %% ../../nbs/94_chain.cells.ipynb #45b6b8f9
-def _without_times(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+def _without_times(rows: Sequence[_Row]) -> list[list[str]]:
     "A table without the columns whose heads name a unit of time."
-    timed = {n for n, head in enumerate(rows[0]) if _TIMED.search(head)} if len(rows) > 1 else set()
+    timed = {n for n, head in enumerate(rows[0]) if rows[0].head and _TIMED.search(head)}
     return [[cell for n, cell in enumerate(row) if n not in timed or len(row) != len(rows[0])] for row in rows]
 
 
