@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .notebooks import Notebook, read_notebook, section_of
-from .parameters import parameters_yaml, yaml_literal
+from .parameters import Parameter, parameters_yaml, yaml_literal
 from ..core.errors import ParameterError, UsageError, did_you_mean
 from ..core.files import read_yaml, write_text
-from ..core.settings import settings
+from ..core.secrets import Secret
+from ..core.settings import secret_variable, settings
 
 if TYPE_CHECKING:
     from mlbench.problem.problem import Problem
@@ -122,20 +123,32 @@ def _replace_line(lines: list[str], start: int, end: int, name: str, value: str)
                 return
     lines.insert(start, f"{indent}{name}: {value}")
 
-# %% ../../nbs/91_chain.project.ipynb #3cbbaea8
+# %% ../../nbs/91_chain.project.ipynb #f51f033d
+def _written(section: str, parameter: Parameter, checked: Any) -> str:
+    "A value as params.yaml has it; ParameterError for the value of a secret."
+    if not isinstance(checked, Secret):
+        return yaml_literal(checked)
+    if checked and not checked.reference:
+        raise ParameterError(
+            f"{section}.{parameter.name} is secret, so its value is not written into params.yaml. "
+            f"Write where it is kept, env:NAME or file:PATH, or set the variable {secret_variable(section, parameter.name)}."
+        )
+    return yaml_literal(checked.reference or None)
+
+
 def _set_parameter(self: Project, stage: str, name: str, value: Any) -> Any:
     "Write one value into params.yaml; gives the value in its declared type."
     stage = self.stage_name(stage)
     parameters = self.stages[stage].parameters
     if name not in parameters:
         raise ParameterError(f"{section_of(stage)}.{name} is not a parameter. {did_you_mean(name, parameters)}")
-    checked = parameters[name].check(value)
+    checked = parameters[name].check(value, exact=True)
     path = self.path / "params.yaml"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     start, end = _section_span(lines, section_of(stage))
     if re.match(r"[^#]*:\s*\{.*\}", lines[start - 1]):
         raise ParameterError(f"params.yaml writes the section {section_of(stage)} in braces; write it line by line so that one value can be changed.")
-    _replace_line(lines, start, end, name, yaml_literal(checked))
+    _replace_line(lines, start, end, name, _written(section_of(stage), parameters[name], checked))
     write_text(path, "\n".join(lines) + "\n")
     return checked
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .artifacts import artifact_name, describe, read_value, verify, write_value
-from .cards import SEVERITIES, Card, FinishedCard, Throttle, at_cell_end, card_facts, table_entry
+from .cards import SEVERITIES, Card, FinishedCard, at_cell_end, card_facts, table_entry
 from .masking import mask_folder, without_secrets
 from .notebooks import Notebook, read_notebook, section_of
 from .parameters import Choice, Parameter, decode, encode, resolve
@@ -26,7 +26,7 @@ from .project import Project
 from .run import BY_HAND, Run, list_runs, now, seconds_between
 from ..core.errors import ArtifactError, ParameterError, UsageError, did_you_mean
 from ..core.files import append_line, atomic_path, read_json, remove, write_json, write_text
-from ..core.progress import set_sink
+from ..core.progress import Throttle, set_sink
 from ..core.secrets import REFERENCE, Secret, holds_secret, mask_json, mask_value, register_secret
 from ..core.settings import settings, stage_secrets
 from ..core.show import Facts
@@ -130,6 +130,8 @@ def _choose(self: Stage, name: str, value: Any) -> Any:
     parameter = self.notebook.parameters.get(name)
     if parameter is not None and parameter.secret and value and not (isinstance(value, str) and REFERENCE.fullmatch(value)):
         checked = parameter.check(value)
+        if checked.problem:
+            raise ParameterError(f"{name}: {checked.problem}.")
     else:
         checked = self.project.set_parameter(self.name, name, value)
     self.choices[name] = Choice(checked, "widget")

@@ -14,6 +14,8 @@ from ..chain.notebooks import section_of
 from ..chain.parameters import Kind, Parameter, yaml_literal
 from ..core.errors import ParameterError
 from ..core.lazy import require
+from ..core.secrets import Secret
+from ..core.settings import secret_variable
 from ..core.show import escape
 
 # %% auto #0
@@ -53,14 +55,20 @@ def choose(
     return typed
 
 # %% ../../nbs/95_widgets.form.ipynb #9bcf8e80
+def _differs(parameter: Parameter, value: Any) -> bool:
+    "Whether a value is another one than the default."
+    return bool(value) if isinstance(value, Secret) else bool(value != parameter.default)
+
+
 def run_command(
     stage: str,  # name of the stage, with or without its number
     schema: Mapping[str, Parameter],  # what it declares
     values: Mapping[str, Any],  # present values
 ) -> str:  # such as `mlbench run -p evaluation.threshold=0.4`
     "The command that gives a batch run the same values."
-    changed = [name for name, parameter in schema.items() if name in values and values[name] != parameter.default]
-    options = [shlex.quote(f"{section_of(stage)}.{name}={yaml_literal(values[name])}") for name in changed]
+    changed = [name for name, parameter in schema.items() if name in values and _differs(parameter, values[name])]
+    written = {name: values[name].reference if isinstance(values[name], Secret) else yaml_literal(values[name]) for name in changed}
+    options = [shlex.quote(f"{section_of(stage)}.{name}={text}") for name, text in written.items() if text]
     return " ".join(["mlbench run", *(f"-p {option}" for option in options)])
 
 # %% ../../nbs/95_widgets.form.ipynb #36dd3935
@@ -136,15 +144,38 @@ def _text_field(parameter: Parameter) -> Field:
 
     return Field(parameter, control, read, show)
 
-# %% ../../nbs/95_widgets.form.ipynb #a3739e16
+# %% ../../nbs/95_widgets.form.ipynb #6bb81a08
+def _secret_field(parameter: Parameter) -> Field:
+    "A field that takes a secret and shows nothing of it."
+    control = require("ipywidgets").Password(continuous_update=False)
+
+    def show(value: Any) -> None:
+        control.value = ""
+        control.placeholder = (
+            "not set" if not value else f"set, from {value.reference}" if value.reference and not value.problem else "set" if not value.problem else "not found"
+        )
+
+    return Field(parameter, control, lambda: control.value or None, show)
+
+
+def _secret_note(section: str, parameter: Parameter, value: Any) -> str:
+    "How a batch run gets the secret too."
+    if value and value.reference:
+        return f"{parameter.help} {value.problem or 'Only where it is kept is in params.yaml.'}"
+    name = secret_variable(section, parameter.name)
+    return f"{parameter.help} Kept for this session only. For a batch run set the variable {name}, or say -p {section}.{parameter.name}=env:NAME."
+
+# %% ../../nbs/95_widgets.form.ipynb #dd3956e1
 def make_field(
     parameter: Parameter,  # what the stage declares
     value: Any,  # the value now
     choices: Sequence[Any] | Mapping[str, Any] | None = None,  # what to offer in a list; a mapping gives labels
 ) -> Field:  # a control with a way in and a way out
     "Make the control of one parameter."
-    control = _native_control(parameter, choices)
-    if control is None:
+    control = None if parameter.secret else _native_control(parameter, choices)
+    if parameter.secret:
+        field = _secret_field(parameter)
+    elif control is None:
         field = _text_field(parameter)
     else:
         field = Field(parameter, control, lambda: _read_native(parameter, control), lambda v: _show_native(control, v))
@@ -152,11 +183,11 @@ def make_field(
     field.control.layout.width = "300px"
     return field
 
-# %% ../../nbs/95_widgets.form.ipynb #183b4206
+# %% ../../nbs/95_widgets.form.ipynb #71829ec4
 def _read_native(parameter: Parameter, control: Any) -> Any:
     "The value of a control that holds the parameter's own type."
     value = list(control.value) if isinstance(control.value, tuple) else control.value
-    return parameter.check(None if value == NONE else value)
+    return parameter.check(None if value == NONE else value, exact=True)
 
 
 def _show_native(control: Any, value: Any) -> None:
@@ -172,8 +203,10 @@ _MUTED = "color:var(--jp-ui-font-color2,#616b78);font-size:12px;line-height:1.35
 _ERROR = "color:var(--jp-error-color1,#b3261e);font-size:12px;line-height:1.35;display:block"
 
 
-def _about(parameter: Parameter, value: Any) -> str:
+def _about(parameter: Parameter, value: Any, section: str = "") -> str:
     "What stands beside a control."
+    if parameter.secret:
+        return f"<span style='{_MUTED}'>{escape(_secret_note(section, parameter, value))}</span>"
     default = "" if value == parameter.default else f" <b>default {escape(yaml_literal(parameter.default))}</b>"
     return f"<span style='{_MUTED}'>{escape(parameter.help or str(parameter.kind))}{default}</span>"
 
@@ -191,14 +224,19 @@ def _row(stage: Any, field: Field, note: Any) -> Any:
             choose(stage, parameter.name, field.read())
         except ParameterError as error:
             note.value = f"<span style='{_ERROR}' role='alert'>{escape(error)}</span>"
+            if parameter.secret:
+                shown(stage.choices[parameter.name].value)
+
+    def shown(value: Any) -> None:
+        busy["on"] = True
+        field.show(value)
+        busy["on"] = False
 
     def changed(name: str) -> None:
         if name == parameter.name:
-            busy["on"] = True
             value = stage.choices[name].value
-            field.show(value)
-            busy["on"] = False
-            note.value = _about(parameter, value)
+            shown(value)
+            note.value = _about(parameter, value, section_of(stage.name))
 
     field.control.observe(chosen, "value")
     watch(stage, ("form", parameter.name), changed)
@@ -214,7 +252,7 @@ def _live_form(stage: Any) -> Any:
     schema = stage.notebook.parameters
     for name, parameter in schema.items():
         value = stage.choices[name].value
-        note = widgets.HTML(_about(parameter, value), layout=widgets.Layout(flex="1 1 auto", margin="0 0 0 12px"))
+        note = widgets.HTML(_about(parameter, value, section_of(stage.name)), layout=widgets.Layout(flex="1 1 auto", margin="0 0 0 12px"))
         rows.append(_row(stage, make_field(parameter, value), note))
     command = widgets.HTML()
 
@@ -243,7 +281,7 @@ class StaticForm:
     def _repr_html_(self) -> str:
         rows = []
         for name, p in self.schema.items():
-            mark = "b" if self.values[name] != p.default else "span"
+            mark = "b" if _differs(p, self.values[name]) else "span"
             value, default = escape(yaml_literal(self.values[name])), escape(yaml_literal(p.default))
             rows.append(f"<tr><td>{escape(name)}</td><td><{mark}>{value}</{mark}></td><td>{default}</td><td>{escape(p.help)}</td></tr>")
         head = "<tr><th>parameter</th><th>value</th><th>default</th><th>meaning</th></tr>"
