@@ -5,11 +5,8 @@
 # %% ../../nbs/92_chain.cards.ipynb #cf1183cc
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -24,7 +21,7 @@ from ..core.show import Facts, number, plural
 # %% auto #0
 __all__ = ['SEVERITIES', 'PARTS', 'CARD_SCHEMA_FILE', 'CARD_SCHEMA', 'check_card', 'interval_text', 'card_facts', 'gravest_first',
            'FinishedCard', 'read_card', 'entries_of', 'latest_verdicts', 'figures_of_merit', 'table_entry', 'Card',
-           'Throttle', 'at_cell_end']
+           'at_cell_end']
 
 # %% ../../nbs/92_chain.cards.ipynb #80e07522
 SEVERITIES = ("note", "warning", "stop")
@@ -222,48 +219,6 @@ class Card:
 
     def _repr_html_(self) -> str:
         return FinishedCard(self.to_dict())._repr_html_()
-
-# %% ../../nbs/92_chain.cards.ipynb #02f36c64
-class Throttle:
-    "Calls a function soon after each request, but not more often than every so many seconds."
-
-    def __init__(
-        self,
-        action: Callable[[], Any],  # what is called; an OSError of it is left to the next call of `flush`
-        every: float = 0.5,  # seconds between two calls at least
-    ):
-        self.action, self.every = action, every
-        self.last, self.timer, self.lock = float("-inf"), None, threading.RLock()
-        self.timer: threading.Timer | None
-
-    def request(self) -> None:
-        "Call now, or when the time has come."
-        wait = self.last + self.every - time.monotonic()
-        with self.lock:
-            if wait <= 0:
-                self._quietly()
-            elif self.timer is None:
-                self.timer = threading.Timer(wait, self._quietly)
-                self.timer.daemon = True
-                self.timer.start()
-
-    def _quietly(self) -> None:
-        "Call; a full disk is told by the write that counts, which is the last."
-        with contextlib.suppress(OSError):
-            self.flush()
-
-    def flush(self, *result: Any) -> None:
-        "Call now what waits for its time."
-        with self.lock:
-            if self.timer is not None:
-                self.timer.cancel()
-            self.timer, self.last = None, time.monotonic()
-            self.action()
-
-    def pending(self, *result: Any) -> None:
-        "Call now when something waits; for the end of a cell."
-        if self.timer is not None:
-            self._quietly()
 
 # %% ../../nbs/92_chain.cards.ipynb #3ce335d2
 def at_cell_end(

@@ -5,24 +5,68 @@
 # %% ../../nbs/02_core.progress.ipynb #9f6cd47d
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .files import append_line, read_lines, remove, stable_json, write_text
-from .secrets import mask
+from .secrets import mask, mask_value
 from .settings import settings
 from .show import escape
 
 # %% auto #0
-__all__ = ['T', 'set_sink', 'progress_text', 'ProgressLine', 'report', 'track', 'log_metrics']
+__all__ = ['T', 'Throttle', 'set_sink', 'progress_text', 'ProgressLine', 'report', 'track', 'log_metrics']
+
+# %% ../../nbs/02_core.progress.ipynb #0c07522e
+class Throttle:
+    "Calls a function soon after each request, but not more often than every so many seconds."
+
+    def __init__(
+        self,
+        action: Callable[[], Any],  # what is called; an OSError of it is left to the next call of `flush`
+        every: float = 0.5,  # seconds between two calls at least
+    ):
+        self.action, self.every = action, every
+        self.last, self.timer, self.lock = float("-inf"), None, threading.RLock()
+        self.timer: threading.Timer | None
+
+    def request(self) -> None:
+        "Call now, or when the time has come."
+        wait = self.last + self.every - time.monotonic()
+        with self.lock:
+            if wait <= 0:
+                self._quietly()
+            elif self.timer is None:
+                self.timer = threading.Timer(wait, self._quietly)
+                self.timer.daemon = True
+                self.timer.start()
+
+    def _quietly(self) -> None:
+        "Call; a full disk is told by the write that counts, which is the last."
+        with contextlib.suppress(OSError):
+            self.flush()
+
+    def flush(self, *result: Any) -> None:
+        "Call now what waits for its time."
+        with self.lock:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer, self.last = None, time.monotonic()
+            self.action()
+
+    def pending(self, *result: Any) -> None:
+        "Call now when something waits; for the end of a cell."
+        if self.timer is not None:
+            self._quietly()
 
 # %% ../../nbs/02_core.progress.ipynb #e439ed81
 T = TypeVar("T")
-_sink: dict[str, Any] = {"folder": None, "stage": None, "last": 0.0}
+_sink: dict[str, Any] = {"folder": None, "stage": None, "line": None}
 
 
 def _forget_metrics(path: Path, stage: str | None) -> None:
@@ -40,7 +84,7 @@ def set_sink(
     stage: str | None = None,  # written into every line
 ) -> None:
     "Send progress and metrics to the files of a run; metrics of an earlier attempt of the stage are dropped."
-    _sink.update(folder=Path(folder) if folder else None, stage=stage, last=0.0)
+    _sink.update(folder=Path(folder) if folder else None, stage=stage, line=None)
     if folder:
         _forget_metrics(Path(folder) / "metrics.jsonl", stage)
 
@@ -116,6 +160,18 @@ def _show(event: Mapping[str, Any]) -> None:
         _shown["handle"].update(_shown["line"])
 
 # %% ../../nbs/02_core.progress.ipynb #c7f782b3
+def _write_line() -> None:
+    "Write the newest line of progress and show it."
+    line, folder = _sink["line"], _sink["folder"]
+    _sink["line"] = None
+    if line is not None and folder is not None:
+        append_line(folder / "events.jsonl", line)
+        _show(line)
+
+
+_writer = Throttle(_write_line, every=0.2)
+
+
 def report(
     what: str,  # such as "cross-validation: lightgbm, fold"
     done: int | None = None,  # how many are finished
@@ -123,13 +179,14 @@ def report(
     **values: Any,  # figures worth seeing on the way
 ) -> None:
     "Say what the stage is doing now."
-    now = time.monotonic()
-    if _sink["folder"] is None or (now - _sink["last"] < 0.2 and done is not None and done != total):
+    if _sink["folder"] is None:
         return
-    _sink["last"] = now
     line = {"type": "progress", "time": time.time(), "stage": _sink["stage"], "what": what, "done": done, "total": total}
-    append_line(_sink["folder"] / "events.jsonl", line | ({"values": values} if values else {}))
-    _show(line | {"values": values})
+    _sink["line"] = mask_value(line | ({"values": values} if values else {}))
+    if done is None or done == total:
+        _writer.flush()
+    else:
+        _writer.request()
 
 # %% ../../nbs/02_core.progress.ipynb #45536270
 def track(
