@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
-from .execution import CellFailed, DiskFull, Execution, KernelDied, NotebookFailed, TookTooLong, means_full, read_notebook_file, without_colours
+from .execution import CellFailed, Execution, KernelDied, NoRoom, NotebookFailed, TookTooLong, means_full, read_notebook_file, without_colours
 from .hold import Hold, hold_kernel
 from .manager import KernelManager, collect, leave, reap, resident_mb, system_kills
 from .outputs import Outputs
@@ -235,7 +235,7 @@ def _run(self: Client, log: Path | None = None, cwd: Path | None = None, env: Ma
     except BaseException as error:
         self.end_badly(error)
         if means_full(error):
-            raise DiskFull(error, None, *self.execution.place()) from error  # type: ignore[arg-type]
+            raise NoRoom(error, None, *self.execution.place()) from error  # type: ignore[arg-type]
         raise
     finally:
         self.finish(well)

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import StageError
+from ..core.errors import MlbenchError, StageError
 from ..core.files import atomic_path
 from ..core.secrets import mask
 
 # %% auto #0
 __all__ = ['FULL', 'MEMORY_ERRORS', 'LEFT', 'NotebookFailed', 'kind_of', 'CellFailed', 'how_it_ended', 'KernelDied',
-           'TookTooLong', 'DiskFull', 'means_full', 'masked', 'mask_outputs', 'notebook_bytes', 'read_notebook_file',
+           'TookTooLong', 'NoRoom', 'means_full', 'masked', 'mask_outputs', 'notebook_bytes', 'read_notebook_file',
            'first_line', 'Execution', 'mend_notebook', 'without_colours']
 
 # %% ../../nbs/93_chain.execution.ipynb #2b84b362
@@ -123,7 +123,7 @@ class TookTooLong(NotebookFailed):
         super().__init__(f"{what} timeout", "TimeoutError", message, number, line, traceback)
 
 
-class DiskFull(NotebookFailed):
+class NoRoom(NotebookFailed):
     "Something could not be written because the disk is full."
 
     def __init__(
@@ -133,9 +133,9 @@ class DiskFull(NotebookFailed):
         number: int | None = None,  # the cell that was running
         line: str | None = None,  # its first line
     ):
-        name = path or error.filename or "a file of the run"
-        why = FULL.get(error.errno or 0, "the disk is full")
-        super().__init__("disk full", "OSError", f"{name} could not be written: {why}. Make room, then start the run again.", number, line)
+        said = f"{path or error.filename or 'a file of the run'} could not be written: {FULL.get(error.errno or 0, 'the disk is full')}."
+        message = str(error) if isinstance(error, MlbenchError) else f"{said} Make room, then start the run again."
+        super().__init__("disk full", "OSError", message, number, line)
 
 
 def means_full(
@@ -243,7 +243,7 @@ def _save(self: Execution, force: bool = True) -> None:
             temporary.write_bytes(notebook_bytes(self.nb))
     except OSError as error:
         if means_full(error):
-            raise DiskFull(error, self.path, *self.place()) from error
+            raise NoRoom(error, self.path, *self.place()) from error
         raise
     self.saved = time.monotonic()
     self.interval = max(self.every, 20 * (self.saved - start))
@@ -304,7 +304,7 @@ def _tell(self: Execution, type: str, **values: Any) -> None:
         self.on_event({"type": type} | values)
     except OSError as error:
         if means_full(error):
-            raise DiskFull(error, None, *self.place()) from error
+            raise NoRoom(error, None, *self.place()) from error
         raise
 
 

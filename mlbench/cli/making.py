@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .app import DryRun, Parameters, ProjectOption, ProjectPath, app, typed_parameters
+from .app import DryRun, Parameters, ProjectOption, ProjectPath, RunName, app, project_or_none, typed_parameters
 from .output import say, show_table
 from ..core.errors import UsageError
 
 if TYPE_CHECKING:
     from mlbench.chain.plan import RunOptions
-    from mlbench.chain.project import Project
     from mlbench.chain.run import Run
 
 # %% auto #0
-__all__ = ['new', 'run', 'why', 'demo', 'lab']
+__all__ = ['new', 'run', 'why', 'demo', 'lab', 'open_run']
 
 # %% ../../nbs/98_cli.making.ipynb #d98c3d54
 def _tell_proposal(plan: Any, source: str) -> None:
@@ -70,38 +69,50 @@ def new(
     project = make_project(plan)
     say(f"{name}/ has problem.yaml, params.yaml and {len(project.stages)} notebooks. Read problem.yaml, then: mlbench run {name}")
 
-# %% ../../nbs/98_cli.making.ipynb #9454e39d
-def _start_run(
-    project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool, options: RunOptions | None = None
-) -> Run:
+# %% ../../nbs/98_cli.making.ipynb #8bd5219a
+def _start_run(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool, options: RunOptions | None = None) -> Run:
     "Run the chain under the eyes of a watch."
     from mlbench.chain.project import Project
     from mlbench.chain.runner import run_chain
     from mlbench.cli.live import Watch
 
-    opened = Project.open(project)
+    opened, seen = Project.open(project), []
     try:
         with Watch() as watch:
-            return run_chain(opened, from_, to, given, force, on_progress=watch, options=options)
+
+            def heard(event: dict[str, Any]) -> None:
+                if event["type"] in ("run_started", "unchanged"):
+                    seen.append(event["run"])
+                watch(event)
+
+            return run_chain(opened, from_, to, given, force, on_progress=heard, options=options)
     finally:
-        _finish(opened)
+        if seen:
+            _finish(opened.runs / seen[-1])
 
-
+# %% ../../nbs/98_cli.making.ipynb #9f42e90e
 def _newer(path: Path, than: Path) -> bool:
     "Whether `path` is there and was written after `than`."
     return path.exists() and path.stat().st_mtime_ns >= than.stat().st_mtime_ns
 
 
-def _finish(project: Project) -> None:
-    "See that the newest run has its report and is tracked, however it ended."
-    from mlbench.chain.run import list_runs
+def _finish(folder: Path) -> None:
+    "See that a run has its report and is tracked, however it ended; one that was stopped does not wait for the tracker."
+    from mlbench.chain.run import Run
+    from mlbench.core.files import DiskFull
 
-    newest = next(iter(list_runs(project)), None)
-    if newest is None or _newer(newest.folder / "report.html", newest.folder / "run.json"):
+    run = Run.open(folder)
+    if _newer(folder / "report.html", folder / "run.json"):
         return
+    from mlbench.chain.report import write_report
     from mlbench.chain.tracking import finish_run
 
-    warning = finish_run(newest)
+    try:
+        warning = finish_run(run) if run.status != "interrupted" else None
+        if run.status == "interrupted":
+            write_report(run)
+    except DiskFull as error:
+        warning = f"There is no report: {error}"
     if warning:
         say(warning, sys.stderr)
 
@@ -165,16 +176,14 @@ def run(
     say(near(done.folder))
 
 # %% ../../nbs/98_cli.making.ipynb #225410c0
-def _show_preview(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool, only: str | None = None) -> None:
+def _show_preview(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool) -> None:
     "Print what a run would do."
     from mlbench.chain.plan import plan_chain
     from mlbench.chain.project import Project
     from mlbench.cli.views import preview
 
     plan = plan_chain(Project.open(project), from_, to, given, force)
-    wanted = plan.project.stage_name(only) if only else None
-    rows = [row for row in preview(plan) if wanted in (None, row[0])]
-    show_table(["stage", "now", "why"], rows, title=f"What a run of {plan.project.name} would do")
+    show_table(["stage", "now", "why"], preview(plan), title=f"What a run of {plan.project.name} would do")
 
 
 @app.command()
@@ -189,7 +198,12 @@ def why(
     Example:
       mlbench why training
     """
-    _show_preview(project, None, stage, typed_parameters(parameter), False, only=stage)
+    from mlbench.chain.plan import plan_chain
+    from mlbench.chain.project import Project
+    from mlbench.chain.why import explain, explanation
+
+    plan = plan_chain(Project.open(project), None, stage, typed_parameters(parameter))
+    say(explanation(explain(plan)[-1]))
 
 # %% ../../nbs/98_cli.making.ipynb #b3680235
 def _latency_text(run: Run) -> str:
@@ -251,3 +265,33 @@ def lab(
     from mlbench.lab import start_lab
 
     raise typer.Exit(start_lab(project, notebook, port, browser))
+
+# %% ../../nbs/98_cli.making.ipynb #0a28f732
+@app.command(name="open")
+def open_run(
+    run: RunName = "last",
+    project: ProjectOption = None,
+    port: Annotated[Optional[int], typer.Option("--port", help="Port; else one that is free.", show_default=False)] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window, or print the address alone.")] = True,
+    end: Annotated[bool, typer.Option("--end", help="End the kernel that is held, and open nothing.")] = False,
+) -> None:
+    """Open the notebook of a failed run, on the kernel that was held.
+
+    \b
+    Examples:
+      mlbench open
+      mlbench open 20261121 --no-browser
+      mlbench open --end
+    """
+    from mlbench.chain.hold import held_kernel
+    from mlbench.cli.views import find_run
+    from mlbench.lab import lab_on_run
+
+    found = find_run(run, project_or_none(project))
+    if not end:
+        raise typer.Exit(lab_on_run(found, port, browser, say))
+    held = held_kernel(found)
+    if held is None:
+        return say(f"No kernel of run {found.id} is held.")
+    held.end()
+    say(f"The kernel of {held.stage}, run {found.id}, was ended.")
