@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -59,25 +60,33 @@ def show(run: RunName = "last", project: ProjectOption = None) -> None:
 # %% ../../nbs/98_cli.looking.ipynb #b2c28424
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN", help="A run.")],
-    second: Annotated[str, typer.Argument(metavar="[RUN]", help="Another one, or last.")] = "last",
+    names: Annotated[list[str], typer.Argument(metavar="RUN [RUN]...", help="Two runs or more; one alone is compared with the last.")],
     project: ProjectOption = None,
+    html: Annotated[Optional[Path], typer.Option("--html", metavar="PATH", help="Where the page is written; else into the last run's folder.")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Compare two runs: what differed going in, and what came out.
+    """Compare runs: what differed going in, and what came out. The last line printed is a page with the figures side by side.
 
     \b
-    Example:
+    Examples:
       mlbench compare 20261120 last
+      mlbench compare 20261119 20261120 last --html three.html
     """
-    from mlbench.chain.compare import compare_runs
-    from mlbench.cli.views import find_run
+    from mlbench.chain.compare import compare_runs, write_comparison
+    from mlbench.cli.views import find_run, near
 
-    a, b = (find_run(name, project_or_none(project)) for name in (first, second))
-    found = compare_runs(a, b)
+    chosen = [find_run(name, project_or_none(project)) for name in (names if len(names) > 1 else [*names, "last"])]
+    found = compare_runs(*chosen)
     same = "" if found.parameters else "Every parameter is the same."
-    show_table(["parameter", a.id, b.id], found.parameters, title="Chosen differently", note=same)
-    show_table(["metric", a.id, b.id, "the second against the first"], found.metrics, title="Measured")
-    show_table(["stage", "outputs"], found.stages, title="Came out", note=f"The data are {found.data}.")
+    verdict = "the second against the first" if len(chosen) == 2 else "the best against the next"
+    show_table(["parameter", *(run.id for run in chosen)], found.parameters, title="Chosen differently", note=same)
+    show_table(["metric", *found.labels, verdict], found.metrics, title="Measured")
+    code = f" Code differs in {', '.join(found.code)}." if found.code else ""
+    show_table(["stage", "outputs"], found.stages, title="Came out", note=f"The data are {found.data}.{code}")
+    path = write_comparison(*chosen, path=html)
+    if open_:
+        typer.launch(path.resolve().as_uri())
+    say(near(path))
 
 
 @app.command()
