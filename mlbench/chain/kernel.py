@@ -24,7 +24,7 @@ from ipykernel.kernelapp import IPKernelApp
 from ..core.settings import runner_alive, settings
 
 # %% auto #0
-__all__ = ['ENTRY', 'held_until', 'may_live', 'wait_for_end', 'end_group', 'Watcher', 'LosslessKernelApp', 'main']
+__all__ = ['held_until', 'may_live', 'wait_for_end', 'end_group', 'Watcher', 'LosslessKernelApp', 'main']
 
 # %% ../../nbs/93_chain.kernel.ipynb #0f70590d
 def held_until(
@@ -179,9 +179,6 @@ class LosslessKernelApp(IPKernelApp):
     init_gui_pylab, init_extensions, init_code = map(_later, ("init_gui_pylab", "init_extensions", "init_code"))
 
 # %% ../../nbs/93_chain.kernel.ipynb #be9743e2
-ENTRY = ["-c", "from mlbench.chain.kernel import main; main()"]
-
-
 def main() -> None:
     "Start a kernel with the options of the command line."
     if sys.path and (sys.path[0] == "" or Path(sys.path[0]) == Path.cwd()):
