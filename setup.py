@@ -28,6 +28,7 @@ setup(
     extras_require=extras,
     entry_points={
         "console_scripts": shlex.split(cfg["console_scripts"]),
+        "jupyter_client.kernel_provisioners": ["mlbench-fork=mlbench.chain.provisioner:ForkProvisioner"],
         "papermill.engine": ["mlbench=mlbench.chain.engine:MlbenchEngine"],
     },
 )

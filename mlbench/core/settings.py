@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['READ_AT_IMPORT', 'FOR_ANY_PROCESS', 'OF_A_RUN', 'Settings', 'settings', 'cpu_count', 'thread_environment',
-           'quiet_environment', 'kernel_environment', 'variable', 'secret_variable', 'stage_secrets', 'runner_mark',
-           'runner_alive', 'read_at_import', 'server_environment', 'replace_environment', 'child_environment']
+__all__ = ['READ_AT_IMPORT', 'SET_BY_IMPORTS', 'FOR_ANY_PROCESS', 'OF_A_RUN', 'Settings', 'settings', 'cpu_count',
+           'thread_environment', 'quiet_environment', 'kernel_environment', 'variable', 'secret_variable',
+           'stage_secrets', 'runner_mark', 'runner_alive', 'read_at_import', 'server_environment',
+           'replace_environment', 'child_environment']
 
 # %% ../../nbs/01_core.settings.ipynb #2d2072c9
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ READ_AT_IMPORT = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NUMEXPR_", "NUMBA_", "CUDA_", "NVIDIA_", "PYTHON", "LD_", "TORCH", "PYTORCH_"),
     *("JOBLIB_", "LOKY_", "ARROW_", "SKLEARN_", "SCIPY_", "NPY_", "PLOTLY_", "MALLOC_", "GLIBC_", "LC_", "LANG", "IPYTHON", "MPL", "HOME", "TZ", "VIRTUAL_ENV"),
 )
+SET_BY_IMPORTS = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # scikit-learn writes them
 FOR_ANY_PROCESS = ("PATH", "USER", "LOGNAME", "SHELL", "TMPDIR", "XDG_RUNTIME_DIR")
 
 
@@ -202,7 +204,7 @@ def read_at_import(
 ) -> dict[str, str]:
     "The variables that libraries read when they are loaded."
     env = os.environ if environ is None else environ
-    return {k: env[k] for k in sorted(env) if k.startswith(READ_AT_IMPORT)}
+    return {k: env[k] for k in sorted(env) if k.startswith(READ_AT_IMPORT) and k not in SET_BY_IMPORTS}
 
 
 def server_environment(
@@ -220,6 +222,7 @@ def replace_environment(
     "Give this process another environment."
     os.environ.clear()
     os.environ.update(environ)
+    stage_secrets()
     for name, value in thread_environment().items():
         os.environ.setdefault(name, value)
 
