@@ -21,7 +21,7 @@ from typing import Any
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 
-from ..core.settings import runner_alive, settings
+from ..core.settings import runner_alive, settings, stage_secrets
 
 # %% auto #0
 __all__ = ['held_until', 'may_live', 'wait_for_end', 'end_group', 'Watcher', 'LosslessKernelApp', 'main']
@@ -118,6 +118,7 @@ def _init_iopub(self: LosslessKernelApp, context: Any) -> None:
 
 def _init_poller(self: LosslessKernelApp) -> None:
     "Look after the runner; where none is named, after the parent as ipykernel does."
+    stage_secrets()  # out of the environment before any cell runs
     runner = settings().runner
     if self.waiting:
         return
