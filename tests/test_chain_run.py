@@ -147,16 +147,16 @@ def test_what_makes_a_stage_run_again(project, file, old, new, expected):
 def test_a_changed_output_or_version_makes_a_stage_run_again(project, monkeypatch):
     run = list_runs(project)[0]
     (run.stage_folder("04_training") / "artifacts/model/weights.txt").write_text("0")
-    assert outdated(project) == ["04_training"] and run.why("training") == ["its outputs were changed"]
+    assert outdated(project) == ["04_training"] and run.why("training") == ["its output model is not what it wrote"]
     monkeypatch.setattr(mlbench.chain.cache, "installed_versions", lambda: {"numpy": "0.1"})
-    assert outdated(project) == ["01_problem", "04_training", "05_evaluation"] and "versions: numpy" in " ".join(run.why("01"))
+    assert outdated(project) == ["01_problem", "04_training", "05_evaluation"] and "numpy was" in " ".join(run.why("01"))
 
 
 def test_a_changed_parameter_runs_its_stage_alone(project):
     old = list_runs(project)[0]
     run = run_chain(project, parameters={"evaluation.threshold": "0.25"})
     assert {s: e["status"] for s, e in run.record["stages"].items()} == {"01_problem": "reused", "04_training": "reused", "05_evaluation": "done"}
-    assert run.record["stages"]["05_evaluation"]["why"] == ["parameters: threshold was 0.5, is 0.25"]
+    assert run.record["stages"]["05_evaluation"]["why"] == ["evaluation.threshold was 0.5, is 0.25"]
     assert run.load("metrics")["threshold"] == 0.25 and old.load("metrics")["threshold"] == 0.5
     assert run_chain(project) == old and run_chain(project, parameters={"05.threshold": 0.25}) == run
     assert run.openings == [o for o in run.openings if o["stage"] == "05_evaluation"] and len(run.openings) == 1

@@ -134,7 +134,7 @@ def test_dry_run_and_why_start_nothing(project, say):
     assert code == 0 and "no complete result" in out and not (project / "runs").exists()
     say("run", "shop")
     code, out, _ = say("why", "look", "--project", "shop")
-    assert code == 0 and "unchanged" in out and "01_problem" not in out
+    assert code == 0 and "02_look is up to date: made by run" in out and "01_problem" not in out
     code, out, _ = say("why", "look", "--project", "shop", "-p", "look.share=0.1")
     assert code == 0 and "share was 0.5, is 0.1" in out
     assert say("why", "lok", "--project", "shop")[0] == 2

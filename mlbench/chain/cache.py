@@ -6,124 +6,204 @@
 from __future__ import annotations
 
 import ast
+import difflib
+import importlib.util
+import os
 import platform
 import re
 import sys
+import uuid
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .artifacts import verify
-from .notebooks import Notebook
+from .imports import Reached, reach
+from .notebooks import Notebook, section_of
 from .parameters import encode
 from .project import Project
 from .run import Run, list_runs
-from ..core.errors import UsageError
 from ..core.files import read_json, sha256_file, sha256_text, stable_json
+from ..core.show import plural
 
 # %% auto #0
-__all__ = ['NUMERIC', 'UNKNOWN', 'project_modules', 'installed_versions', 'versions_for', 'mlbench_source', 'problem_parts',
-           'stage_key', 'key_difference', 'inputs_of', 'intact', 'past_runs', 'read_manifest', 'find_result']
+__all__ = ['NUMERIC', 'UNKNOWN', 'FORMAT', 'installed_versions', 'packages_of', 'versions_for', 'mlbench_source', 'problem_parts',
+           'StageKey', 'project_modules', 'stage_key', 'settled_key', 'key_difference', 'inputs_of', 'damage', 'intact',
+           'past_runs', 'read_manifest', 'find_result']
 
 # %% ../../nbs/93_chain.cache.ipynb #04f3589a
-def _imported(tree: ast.AST) -> set[str]:
-    "Full names of what a tree imports, with the names taken from each module."
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            joint = "." if node.module else ""
-            names |= {base} | {f"{base}{joint}{alias.name}" for alias in node.names}
-    return names
-
-
-def _module_files(root: Path, home: Path, name: str) -> list[Path]:
-    "Files of the project that importing `name` reads: the packages on the way and the module."
-    level = len(name) - len(name.lstrip("."))
-    base = root if level == 0 else home
-    for _ in range(level - 1):
-        base = base.parent
-    files = []
-    for part in filter(None, name.lstrip(".").split(".")):
-        base = base / part
-        files += [p for p in (base / "__init__.py", base.with_suffix(".py")) if p.is_file()]
-    return files
-
-# %% ../../nbs/93_chain.cache.ipynb #20e6da6e
-def project_modules(
-    root: Path,  # the project's folder
-    trees: Iterable[ast.AST],  # parsed cells
-) -> dict[str, str]:  # file within the project -> hash of its meaning
-    "The project's own modules that some code imports, directly or through each other."
-    found: dict[str, str] = {}
-    waiting = [(root, tree) for tree in trees]
-    while waiting:
-        home, tree = waiting.pop()
-        for name in sorted(_imported(tree)):
-            for file in _module_files(root, home, name):
-                key = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-                if key in found:
-                    continue
-                try:
-                    module = ast.parse(file.read_text(encoding="utf-8"))
-                except SyntaxError as error:
-                    raise UsageError(f"{key} is not Python: {error}") from None
-                found[key] = sha256_text(ast.dump(module))
-                waiting.append((file.parent, module))
-    return dict(sorted(found.items()))
-
-# %% ../../nbs/93_chain.cache.ipynb #a332afbf
 NUMERIC = (
     "numpy", "pandas", "scipy", "scikit-learn", "pyarrow", "lightgbm", "torch", "shap", "onnx", "onnxruntime", "skops",
     "safetensors", "statsmodels", "plotly", "joblib", "mlflow-skinny", "pydantic",
 )  # fmt: skip
 
 
-@cache
-def installed_versions() -> dict[str, str]:
-    "Every installed distribution and its version."
-    versions: dict[str, str] = {}
-    for place in reversed([p for p in sys.path if p]):
-        if Path(place).is_dir():
-            for info in Path(place).glob("*.dist-info"):
-                name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-                versions[re.sub(r"[-_.]+", "-", name).lower()] = version
+def _site_folders() -> list[tuple[str, int]]:
+    "Folders that packages may be installed in, and when each was changed."
+    return [(p, os.stat(p).st_mtime_ns) for p in dict.fromkeys(sys.path) if p and os.path.isdir(p)]
+
+
+@lru_cache(maxsize=64)
+def _versions_in(place: str, changed: int) -> dict[str, str]:
+    "Distributions of one folder and their versions."
+    versions = {}
+    for info in [*Path(place).glob("*.dist-info"), *Path(place).glob("*.egg-info")]:
+        name, _, version = re.sub(r"-py\d[\d.]*$", "", info.stem).rpartition("-")
+        versions[re.sub(r"[-_.]+", "-", name).lower()] = version
     return versions
 
 
+@lru_cache(maxsize=64)
+def _builds_in(place: str, changed: int) -> dict[str, str]:
+    "For distributions of one folder that were installed from a folder or a repository: what tells two builds of one version apart."
+    builds = {}
+    for origin in Path(place).glob("*.dist-info/direct_url.json"):
+        if '"editable": true' not in origin.read_text(encoding="utf-8"):
+            name = re.sub(r"[-_.]+", "-", origin.parent.stem.rpartition("-")[0]).lower()
+            builds[name] = f" ({sha256_file(origin.parent / 'RECORD')[:8]})"
+    return builds
+
+
+def installed_versions() -> dict[str, str]:
+    "Every installed distribution and its version."
+    return {name: version for place in reversed(_site_folders()) for name, version in _versions_in(*place).items()}
+
+# %% ../../nbs/93_chain.cache.ipynb #eb7fe550
+_PACKAGE_OF = {
+    "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python", "bs4": "beautifulsoup4", "dateutil": "python-dateutil",
+    "skimage": "scikit-image", "umap": "umap-learn", "ruamel": "ruamel-yaml", "attr": "attrs", "dotenv": "python-dotenv", "mlflow": "mlflow-skinny",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _claimants(module: str, places: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    "Distributions whose lists of files hold a module."
+    listed = re.compile(rf"(?m)^{re.escape(module)}(/|\.py,|\.[\w-]+\.(so|pyd),)")
+    found = []
+    for place, _ in places:
+        for info in Path(place).glob("*.dist-info"):
+            tops, record = info / "top_level.txt", info / "RECORD"
+            known = module in tops.read_text(encoding="utf-8").split() if tops.exists() else False
+            if known or (not tops.exists() and record.exists() and listed.search(record.read_text(encoding="utf-8"))):
+                found.append(re.sub(r"[-_.]+", "-", info.stem.rpartition("-")[0]).lower())
+    return tuple(found)
+
+
+def packages_of(
+    module: str,  # the first part of an imported name
+) -> list[str]:  # several for a name that packages share, none for a module that was copied by hand
+    "The distributions that an installed module comes with."
+    installed = installed_versions()
+    for name in (re.sub(r"[-_.]+", "-", module).lower(), _PACKAGE_OF.get(module)):
+        if name in installed:
+            return [name]
+    return [name for name in _claimants(module, tuple(_site_folders())) if name in installed]
+
+# %% ../../nbs/93_chain.cache.ipynb #a332afbf
+def _loose_files(module: str) -> str:
+    "Hash of an installed module that no package claims."
+    spec = importlib.util.find_spec(module)
+    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    files = sorted(f for p in places for f in p.rglob("*.py")) or ([Path(spec.origin)] if spec and spec.origin else [])
+    return f"files {sha256_text(' '.join(map(sha256_file, files)))[:8]}"
+
+
 def versions_for(
-    trees: Iterable[ast.AST] = (),  # code whose imports count too
+    modules: Iterable[str] = (),  # that are imported; the first parts of their names
 ) -> dict[str, str]:  # name and version, Python first
     "The versions that results depend on."
     installed = installed_versions()
-    imported = {name.split(".")[0].replace("_", "-").lower() for tree in trees for name in _imported(tree)}
-    names = [n for n in sorted({*NUMERIC, *imported}) if n in installed and n != "mlbench"]
-    return {"python": platform.python_version()} | {n: installed[n] for n in names}
+    claimed = {module: packages_of(module) for module in modules}
+    names = {*NUMERIC, *(name for found in claimed.values() for name in found)} & installed.keys() - {"mlbench"}
+    loose = {module: _loose_files(module) for module, found in sorted(claimed.items()) if not found}
+    builds = {name: build for place in _site_folders() for name, build in _builds_in(*place).items()}
+    return {"python": platform.python_version()} | {n: installed[n] + builds.get(n, "") for n in sorted(names)} | loose
 
 # %% ../../nbs/93_chain.cache.ipynb #dec4bbe3
+_OF_CHAIN = ("cache", "cells", "compare", "grid", "imports", "proof", "render", "report", "reproduce", "sweep", "tracking", "trial", "verification", "why")
+_SHOWS_ONLY = ("cli", "lab", "_modidx", "doctor", "site", "widgets", *(f"chain/{name}." for name in _OF_CHAIN))
+
+
+@lru_cache(maxsize=4)
+def _hash_of_files(files: tuple[tuple[str, int, int], ...]) -> str:
+    "Hash of names and contents; files whose size and time of change are the same are not read again in this process."
+    return sha256_text("".join(f"{name}\0{sha256_file(name)}\n" for name, _, _ in files))
+
+
 def mlbench_source() -> str:
     "Hash of mlbench's own modules that results depend on."
     import mlbench
 
-    root = Path(mlbench.__file__).parent
-    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.py"))
-    left_out = ("cli", "lab", "_modidx", "doctor", "site", "chain/compare", "chain/render", "chain/report", "chain/tracking", "widgets")
-    return sha256_text("".join(f"{n}\0{sha256_file(root / n)}\n" for n in names if not n.startswith(left_out)))
+    root = os.path.dirname(str(mlbench.__file__))
+    found = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(".py") and not os.path.relpath(path, root).replace(os.sep, "/").startswith(_SHOWS_ONLY):
+                about = os.stat(path)
+                found.append((path, about.st_mtime_ns, about.st_size))
+    return _hash_of_files(tuple(sorted(found)))
 
-# %% ../../nbs/93_chain.cache.ipynb #51ac8670
+# %% ../../nbs/93_chain.cache.ipynb #7efe4158
 UNKNOWN = "cannot be known"
+
+
+def _values(record: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    "Nested settings as `section.name: value in JSON`."
+    flat: dict[str, str] = {}
+    for name, value in record.items():
+        flat |= _values(value, f"{before}{name}.") if isinstance(value, Mapping) and value else {f"{before}{name}": stable_json(value)}
+    return flat
 
 
 def problem_parts(
     project: Project,  # whose problem.yaml
-) -> dict[str, Any]:  # `problem`: field -> hash, and `data`: fingerprint of the source
+) -> dict[str, Any]:  # `problem`: its values, `data`: fingerprint of the source, `source`: its name, `files`: those behind it
     "What the problem and its data contribute to keys."
+    from mlbench.data.places import find_files, is_database
+
     problem = project.problem
-    fields = {k: sha256_text(stable_json(v)) for k, v in problem.to_dict().items()}
-    return {"problem": fields, "data": problem.fingerprint() or UNKNOWN}
+    record, data = problem.to_dict(), problem.fingerprint() or f"{UNKNOWN} {uuid.uuid4().hex}"
+    source = record.get("data", {}).get("source", "")
+    files = find_files(source, project.path) if source and not is_database(source) and not source.startswith("example:") else []
+    return {"problem": _values(record), "data": data, "source": source, "files": [str(f.resolve()) for f in files]}
+
+# %% ../../nbs/93_chain.cache.ipynb #fd3e27b1
+FORMAT = 2
+
+
+class StageKey(dict[str, Any]):
+    "The parts of a key, and what is needed to speak of them."
+
+    section: str = ""  # of the stage, as in params.yaml
+    numbers: tuple[int, ...] = ()  # of the cells, in the order of the part `code`
+    needed_by: Mapping[str, str] = {}  # file -> `cell 3`, or the file that imports it
+    source: str = ""  # what the problem calls its data
+
+
+def _cells(notebook: Notebook) -> list[list[str]]:
+    "For each cell the hash of its meaning and its first statement."
+    cells = []
+    for cell, tree in notebook.parsed:
+        tags = sorted({"raises-exception", "skip-execution"} & set(cell.tags))
+        first = ast.unparse(tree.body[0]).splitlines()[0]
+        cells.append([sha256_text(ast.dump(tree) + "".join(tags))[:32], first if len(first) <= 60 else first[:57] + "..."])
+    return cells
+
+# %% ../../nbs/93_chain.cache.ipynb #e38d7057
+def _reach(notebook: Notebook, values: Mapping[str, Any], root: Path) -> Reached:
+    "What a stage's code depends on besides its own cells."
+    return reach(root, [(f"cell {cell.number}", tree) for cell, tree in notebook.parsed], values)
+
+
+def project_modules(
+    root: Path,  # the project's folder
+    trees: Iterable[ast.AST],  # parsed cells
+) -> dict[str, str]:  # file within the project -> hash of its meaning
+    "The project's own modules that some code imports, directly or through each other."
+    modules = reach(root, [("code", tree) for tree in trees]).modules
+    return {name: digest for name, digest in modules.items() if name.endswith(".py") and (root / name).is_file()}
 
 
 def stage_key(
@@ -132,50 +212,116 @@ def stage_key(
     inputs: Mapping[str, str],  # artifact -> sha256
     problem: Mapping[str, Any],  # from `problem_parts`
     root: Path,  # the project's folder
-) -> dict[str, Any]:  # part by part, fit for JSON
+) -> StageKey:  # part by part, fit for JSON
     "Everything that a stage's outputs depend on."
-    declared = notebook.declared
-    key = {
-        "code": notebook.code,
-        "modules": project_modules(root, notebook.trees),
-        "parameters": {name: encode(value) for name, value in values.items()},
-        "inputs": dict(sorted(inputs.items())),
-        "problem": problem["problem"],
-        "versions": versions_for(notebook.trees),
-        "mlbench": mlbench_source(),
-    }
-    return key | ({"data": problem["data"]} if not (declared and declared.reads) else {})
+    reached = _reach(notebook, values, root)
+    reads_source = reached.source or not (notebook.declared and notebook.declared.reads)
+    own = {Path(f) for f in problem.get("files", ())} if reads_source else set()
+    key = StageKey(
+        format=FORMAT,
+        code=_cells(notebook),
+        modules=reached.modules,
+        files={name: digest for name, digest in reached.files.items() if root.resolve() / name not in own},
+        parameters={name: stable_json(encode(value)) for name, value in values.items()},
+        inputs=dict(sorted(inputs.items())),
+        problem=problem["problem"],
+        versions=versions_for(sorted(reached.packages)),
+        mlbench=mlbench_source(),
+        **({"data": problem["data"]} if reads_source else {}),
+    )
+    key.section, key.needed_by, key.source = section_of(notebook.name), reached.needed_by, problem.get("source", "")
+    key.numbers = tuple(cell.number for cell, _ in notebook.parsed)
+    return key
 
-# %% ../../nbs/93_chain.cache.ipynb #82450e65
-def key_difference(
-    old: dict[str, Any] | None,  # the parts of a stage's key in an earlier run
-    new: dict[str, Any],  # the parts now
-) -> list[str]:  # one line for each part that differs; empty when nothing does
-    "Say in words what changed between two keys of a stage."
-    if old is None:
-        return ["it has no complete result yet"]
-    lines = []
-    for part in sorted(old.keys() | new.keys()):
-        a, b = old.get(part), new.get(part)
-        if a == b:
+# %% ../../nbs/93_chain.cache.ipynb #503f4056
+_MEANWHILE = "was edited while the stage ran"
+
+
+def settled_key(
+    key: dict[str, Any],  # as it was before the stage ran
+    notebook: Notebook,  # the stage
+    values: Mapping[str, Any],  # of its parameters
+    root: Path,  # the project's folder
+) -> dict[str, Any]:  # the same, but for files that were edited in the meantime
+    "Mark the files of a key that are no longer what they were."
+    now = _reach(notebook, values, root)
+    parts = {"modules": now.modules, "files": now.files}
+    return {**key, **{part: {name: digest if found.get(name) == digest else _MEANWHILE for name, digest in key[part].items()} for part, found in parts.items()}}
+
+# %% ../../nbs/93_chain.cache.ipynb #b68bd1db
+def _cell_lines(old: list[list[str]], new: list[list[str]], numbers: tuple[int, ...]) -> list[str]:
+    "What happened to cells."
+    lines, a, b = [], [c[0] for c in old], [c[0] for c in new]
+    number = dict(enumerate(numbers or range(1, len(new) + 1)))
+    for kind, i, i_end, j, j_end in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind == "equal":
             continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            for name in sorted(a.keys() | b.keys()):
-                if a.get(name) != b.get(name):
-                    lines.append(f"{part}: {name} " + _change(a.get(name), b.get(name)))
-        else:
-            lines.append(f"{part} " + _change(a, b))
+        for k in range(max(i_end - i, j_end - j)):
+            before, after = (old[i + k] if i + k < i_end else None), (new[j + k] if j + k < j_end else None)
+            if after is not None and (before is None or after[0] in a or before[0] in b):
+                lines.append(f"cell {number[j + k]} (`{after[1]}`) {'was moved' if after[0] in a else 'is new'}")
+            elif after is not None:
+                lines.append(f"cell {number[j + k]} (`{after[1]}`) changed")
+            if before is not None and before[0] not in b and (after is None or after[0] in a):
+                lines.append(f"a cell (`{before[1]}`) is gone")
     return lines
 
 
-def _change(a: Any, b: Any) -> str:
-    "The words for one difference; hashes are not shown."
-    def shown(value: Any) -> str:
-        return "" if isinstance(value, str) and len(value) == 64 else str(value)
+def _file_lines(old: Mapping[str, str], new: Mapping[str, str], needed_by: Mapping[str, str], verb: str) -> list[str]:
+    "What happened to files."
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            who = f", {verb} by {needed_by[name]}" if name in needed_by else ""
+            what = "is no longer there or no longer used" if name not in new else "is new" if name not in old else "changed"
+            lines.append(f"{name} {_MEANWHILE if old.get(name) == _MEANWHILE else what}{who}")
+    return lines
 
-    if a is None or b is None:
-        return "is new" if a is None else "is gone"
-    return f"was {shown(a)}, is {shown(b)}" if shown(a) and shown(b) else "changed"
+# %% ../../nbs/93_chain.cache.ipynb #34b98b98
+def _value_lines(old: Mapping[str, str], new: Mapping[str, str], before: str = "") -> list[str]:
+    "What happened to values."
+
+    def shown(text: str) -> str:
+        return text if len(text) <= 60 else text[:57] + "..."
+
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if a is None or b is None:
+            lines.append(f"{before}{name} {'is new' if a is None else 'is gone'}" + (f": {shown(b)}" if b is not None else ""))
+        elif a != b:
+            lines.append(f"{before}{name} was {shown(a)}, is {shown(b)}")
+    return lines
+
+
+def _other_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    "What happened to inputs, data and mlbench."
+    lines = [f"{name} changed, which it reads" for name in sorted(new["inputs"]) if old["inputs"].get(name) != new["inputs"][name]]
+    if str(new.get("data")).startswith(UNKNOWN):
+        lines.append("its data are in a database, where nobody can see whether they changed")
+    elif old.get("data") != new.get("data"):
+        lines.append(f"{getattr(new, 'source', '') or 'the data'} changed")
+    return lines + (["mlbench itself changed"] if old["mlbench"] != new["mlbench"] else [])
+
+# %% ../../nbs/93_chain.cache.ipynb #ee9af5e1
+def key_difference(
+    old: dict[str, Any] | None,  # the parts of a stage's key in an earlier run
+    new: dict[str, Any],  # the parts now
+) -> list[str]:  # one line for each thing that differs; empty when nothing does
+    "Say in words what changed between two keys of a stage."
+    if old is None:
+        return ["it has no complete result yet"]
+    if old == new:
+        return []
+    if old.get("format") != new.get("format"):
+        return ["its result was made by an earlier version of mlbench"]
+    section, needed_by = getattr(new, "section", ""), getattr(new, "needed_by", {})
+    lines = _cell_lines(old["code"], new["code"], getattr(new, "numbers", ()))
+    lines += _file_lines(old["modules"], new["modules"], needed_by, "imported") + _file_lines(old["files"], new["files"], needed_by, "read")
+    lines += _value_lines(old["parameters"], new["parameters"], f"{section}." if section else "")
+    lines += _other_lines(old, new) + _value_lines(old["problem"], new["problem"], "problem.yaml: ")
+    lines += _value_lines(old["versions"], new["versions"])
+    return lines or [f"it reads {plural(len(new['inputs']), 'artifact')}, and read {len(old['inputs'])}"]
 
 # %% ../../nbs/93_chain.cache.ipynb #f7c86c0c
 def inputs_of(
@@ -191,14 +337,29 @@ def inputs_of(
     return {n: made[n] for n in declared.reads} | {f"sealed {n}": sealed[n] for n in declared.opens if n in sealed}
 
 
+def damage(
+    run: Run,  # where the result lies
+    stage: str,  # whose
+    manifest: Mapping[str, Any],  # its manifest
+) -> list[str]:  # in words; empty when all is as it was written
+    "Which of a stage's outputs are gone, and which are not what the stage wrote."
+    base, words = run.stage_folder(stage), []
+    entries = {**{f"sealed {n}": e for n, e in manifest.get("sealed", {}).items()}, **manifest["artifacts"]}
+    for name, entry in sorted(entries.items()):
+        if not (base / entry["path"]).exists():
+            words.append(f"its output {name} is gone")
+        elif not verify(base, entry):
+            words.append(f"its output {name} is not what it wrote")
+    return words
+
+
 def intact(
     run: Run,  # where the result lies
     stage: str,  # whose
     manifest: Mapping[str, Any],  # its manifest
 ) -> bool:  # whether all its outputs still have their hashes
     "Check a stage's outputs against its manifest."
-    entries = [*manifest["artifacts"].values(), *manifest.get("sealed", {}).values()]
-    return all(verify(run.stage_folder(stage), e) for e in entries)
+    return not damage(run, stage, manifest)
 
 # %% ../../nbs/93_chain.cache.ipynb #cd205d32
 def past_runs(
@@ -227,7 +388,7 @@ def find_result(
     key: Mapping[str, Any],  # from `stage_key`
 ) -> Run | None:  # a run that has it, complete and unchanged
     "Look for a complete result with this key."
-    if key.get("data") == UNKNOWN:
+    if str(key.get("data")).startswith(UNKNOWN):
         return None
     for run in runs:
         manifest = read_manifest(run, stage)

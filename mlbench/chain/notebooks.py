@@ -47,6 +47,18 @@ def _cells(raw: list[dict]) -> Iterator[Cell]:
         yield Cell(cell["cell_type"], source, tags, number if cell["cell_type"] == "code" else 0)
 
 # %% ../../nbs/90_chain.notebooks.ipynb #c645936b
+def _python_line(line: str) -> str:
+    "A line of a cell in Python, with what IPython alone understands as a text."
+    indent, rest = line[: len(line) - len(line.lstrip())], line.strip()
+    timed = re.match(r"(%(?:time|timeit|prun|memit))\s+((?:-\w+\s+(?:\d+\s+)?)*)(.+)", rest)
+    if timed:
+        return f"{indent}{(timed[1] + ' ' + timed[2]).strip()!r}; {timed[3]}"
+    assigned = re.match(r"([\w\s,.\[\]'\"]+=\s*)([%!].*)$", rest)
+    if assigned:
+        return f"{indent}{assigned[1]}{assigned[2]!r}"
+    return indent + repr(rest) if re.match(r"[%!?]|[\w.*\[\]]+\?{1,2}$", rest) else line
+
+
 def parse_cell(
     source: str,  # a code cell
 ) -> ast.Module:  # its tree; IPython's own lines stand in it as texts
@@ -54,11 +66,12 @@ def parse_cell(
     try:
         return ast.parse(source)
     except SyntaxError:
-        if source.lstrip().startswith("%%"):
+        first, _, rest = source.lstrip().partition("\n")
+        if re.match(r"%%(time|timeit|prun|capture|memit)\b", first):
+            return ast.parse(f"{first.rstrip()!r}\n" + ast.unparse(parse_cell(rest)))
+        if first.startswith("%%"):
             return ast.parse(repr(source))
-        lines = source.splitlines()
-        kept = [re.sub(r"^(\s*)([%!?].*|.*\?)$", lambda m: m[1] + repr(m[2]), line) for line in lines]
-        return ast.parse("\n".join(kept))
+        return ast.parse("\n".join(map(_python_line, source.splitlines())))
 
 # %% ../../nbs/90_chain.notebooks.ipynb #aea5bded
 @dataclass(frozen=True)
@@ -109,17 +122,21 @@ def _parameters_cell(self: Notebook) -> Cell:
     return tagged[0]
 
 
-def _trees(self: Notebook) -> list[ast.Module]:
-    "The code cells, parameters apart, as trees."
-    trees = []
+def _parsed(self: Notebook) -> list[tuple[Cell, ast.Module]]:
+    "The code cells that hold code, with their trees; of the parameters cell its imports alone."
+    parsed = []
     for cell in self.cells:
-        if cell.kind == "code" and not {"parameters", "injected-parameters"} & set(cell.tags):
-            try:
-                trees.append(parse_cell(cell.source))
-            except SyntaxError as error:
-                line = f"line {error.lineno}: {(error.text or '').strip()}"
-                raise UsageError(f"{self.path.name}, cell {cell.number} is not Python: {error.msg} ({line})") from None
-    return trees
+        if cell.kind != "code" or "injected-parameters" in cell.tags:
+            continue
+        try:
+            tree = parse_cell(cell.source)
+        except SyntaxError as error:
+            line = f"line {error.lineno}: {(error.text or '').strip()}"
+            raise UsageError(f"{self.path.name}, cell {cell.number} is not Python: {error.msg} ({line})") from None
+        if "parameters" in cell.tags:
+            tree = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        parsed += [(cell, tree)] if tree.body else []
+    return parsed
 
 # %% ../../nbs/90_chain.notebooks.ipynb #99db563e
 @dataclass(frozen=True)
@@ -149,9 +166,14 @@ class Notebook:
         return read_parameters(self.parameters_cell().source, self.path.name)
 
     @cached_property
+    def parsed(self) -> list[tuple[Cell, ast.Module]]:
+        "The code cells that hold code, with their trees; of the parameters cell its imports alone."
+        return _parsed(self)
+
+    @property
     def trees(self) -> list[ast.Module]:
-        "The parsed code cells, parameters apart."
-        return _trees(self)
+        "The trees alone."
+        return [tree for _, tree in self.parsed]
 
     @cached_property
     def declared(self) -> Declaration | None:

@@ -155,7 +155,7 @@ def _load(self: Run, name: str) -> Any:
 # %% ../../nbs/92_chain.run.ipynb #6df4cf0e
 def _why(self: Run, stage: str) -> list[str]:
     "What must change about this run's result of a stage if the chain were run now; empty when nothing must."
-    from mlbench.chain.cache import inputs_of, intact, key_difference, problem_parts, read_manifest, stage_key
+    from mlbench.chain.cache import damage, inputs_of, key_difference, problem_parts, read_manifest, stage_key
     from mlbench.chain.plan import plan_chain
 
     project = Project.open(self.project)
@@ -164,7 +164,7 @@ def _why(self: Run, stage: str) -> list[str]:
     if manifest is None or inputs is None:
         return key_difference(None, {})
     key = stage_key(planned.notebook, planned.values, inputs, problem_parts(project), project.path)
-    return key_difference(manifest["key"], key) or ([] if intact(self, planned.name, manifest) else ["its outputs were changed"])
+    return key_difference(manifest["key"], key) or damage(self, planned.name, manifest)
 
 # %% ../../nbs/92_chain.run.ipynb #f5f83c39
 def _events(self: Run) -> list[dict[str, Any]]:

@@ -6,21 +6,23 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
-from ..chain.cache import find_result, inputs_of, key_difference, past_runs, problem_parts, read_manifest, stage_key
+from ..chain.cards import entries_of, figures_of_merit, gravest_first, interval_text, latest_verdicts
 from ..chain.notebooks import section_of
 from ..chain.parameters import decode, yaml_literal
 from ..chain.plan import Plan
 from ..chain.project import Project
-from ..chain.report import interval_text
 from ..chain.run import Run, list_runs
-from ..core.errors import UsageError, did_you_mean
+from ..chain.why import explain
+from .live import StageState, duration, states_of
+from ..core.errors import ArtifactError, UsageError, did_you_mean
 
 # %% auto #0
 __all__ = ['RUN_COLUMNS', 'find_run', 'main_metric', 'verdicts_of', 'verdict_text', 'runs_rows', 'stage_rows', 'metric_rows',
-           'finding_rows', 'parameter_rows', 'preview', 'near']
+           'finding_rows', 'now_text', 'parameter_rows', 'preview', 'near']
 
 # %% ../../nbs/98_cli.views.ipynb #85a618b8
 def find_run(
@@ -47,30 +49,29 @@ def main_metric(
     run: Run,  # complete or not
     name: str | None = None,  # the metric that chooses; None takes the first
 ) -> dict[str, Any] | None:  # its entry; None when nothing was measured
-    "The metric of evaluation that a run is known by."
-    measured = (run.record.get("metrics") or {}).get("05_evaluation") or []
-    return next((m for m in measured if m["name"] == name), None) or next(iter(measured), None)
+    "The metric that a run is known by."
+    return next(iter(figures_of_merit(run.cards, name)), None)
 
 # %% ../../nbs/98_cli.views.ipynb #f0e3217e
 def verdicts_of(
     run: Run,  # complete or not
 ) -> list[dict[str, Any]]:  # as in the cards
-    "Every verdict on a success criterion."
-    return [v for entry in run.record["stages"].values() for v in entry.get("verdicts") or []]
+    "The verdict on each success criterion."
+    return latest_verdicts(run.cards)
 
 
 def verdict_text(
     run: Run,  # complete or not
-) -> str:  # `met`, `missed`, `2 of 3 met`; empty when there is no criterion
+) -> str:  # `met`, `missed`, `open`, `2 of 3 met`; empty when there is no criterion
     "Whether the goals were met."
-    passed = [bool(v["passed"]) for v in verdicts_of(run)]
+    passed = [v["passed"] for v in verdicts_of(run)]
     if not passed:
         return ""
-    if all(passed) or not any(passed):
-        return "met" if passed[0] else "missed"
-    return f"{sum(passed)} of {len(passed)} met"
+    if len(set(passed)) == 1:
+        return {True: "met", False: "missed", None: "open"}[passed[0]]
+    return f"{passed.count(True)} of {len(passed)} met"
 
-# %% ../../nbs/98_cli.views.ipynb #78d9eeff
+# %% ../../nbs/98_cli.views.ipynb #e36a8047
 RUN_COLUMNS = ("run", "started", "status", "seconds", "metric", "value", "goals")
 
 
@@ -79,42 +80,69 @@ def runs_rows(
     limit: int = 20,  # at most so many
 ) -> list[tuple[Any, ...]]:  # newest first, in the order of RUN_COLUMNS
     "Rows for a list of runs."
-    rows = []
-    for run in list_runs(project, by_hand=True)[:limit]:
-        record, metric = run.record, main_metric(run)
-        started = str(record.get("started") or record["created"])[:16].replace("T", " ")
-        shown = (metric["name"], interval_text(metric)) if metric else ("", "")
-        rows.append((run.id, started, run.status, record.get("seconds"), *shown, verdict_text(run)))
-    return rows
+    return [_run_row(run) for run in list_runs(project, by_hand=True)[:limit]]
 
-# %% ../../nbs/98_cli.views.ipynb #1b99f558
+
+def _run_row(run: Run) -> tuple[Any, ...]:
+    "One line of the list."
+    record = run.record
+    started = str(record.get("started") or record["created"])[:16].replace("T", " ")
+    try:
+        metric = main_metric(run)
+        shown = (metric["name"], interval_text(metric), verdict_text(run)) if metric else ("", "", verdict_text(run))
+    except ArtifactError:
+        shown = ("a card does not fit", "", "")
+    return (run.id, started, run.status, record.get("seconds"), *shown)
+
+# %% ../../nbs/98_cli.views.ipynb #1b3ceab6
 def stage_rows(
     run: Run,  # complete or not
 ) -> list[tuple[Any, ...]]:  # stage, status, seconds, memory, what was chosen
     "Rows for the stages of a run."
-    rows = []
-    for name, entry in run.record["stages"].items():
-        chosen = [f"{k}={yaml_literal(decode(c['value']))}" for k, c in (entry.get("parameters") or {}).items() if c["origin"] != "default"]
-        note = (entry.get("error") or {}).get("message", "").split("\n")[0] or ", ".join(chosen)
-        rows.append((name, entry["status"], entry.get("seconds"), entry.get("peak_memory_mb"), note))
-    return rows
+    states = states_of(run.events) if run.status == "running" else {}
+    manifests = {n: {"status": "done"} | {k: m.get(k) for k in ("seconds", "peak_memory_mb", "parameters")} for n, m in run.manifests.items()}
+    return [_stage_row(name, entry, states.get(name)) for name, entry in sorted((manifests | run.stages).items())]
 
 
+def _stage_row(name: str, entry: dict[str, Any], state: StageState | None) -> tuple[Any, ...]:
+    "One stage; what it is doing when it runs."
+    if entry["status"] == "running" and state is not None:
+        return name, "running", round(time.time() - state.began, 1), None, f"cell {state.cell} of {state.cells}: {state.doing}"
+    chosen = [f"{k}={yaml_literal(decode(c['value']))}" for k, c in (entry.get("parameters") or {}).items() if c["origin"] != "default"]
+    note = (entry.get("error") or {}).get("message", "").split("\n")[0] or ", ".join(chosen)
+    return name, entry["status"], entry.get("seconds"), entry.get("peak_memory_mb"), note
+
+# %% ../../nbs/98_cli.views.ipynb #63343dff
 def metric_rows(
     run: Run,  # complete or not
 ) -> list[tuple[str, str, str]]:  # stage, name, value with interval
     "Rows for everything that a run measured."
-    metrics = run.record.get("metrics") or {}
-    return [(stage, m["name"], interval_text(m)) for stage, entries in metrics.items() for m in entries]
+    cards = run.cards
+    so_far = {stage: "" if card["complete"] else " (so far)" for stage, card in cards.items()}
+    return [(f"{stage}{so_far[stage]}", m["name"], interval_text(m)) for stage, m in entries_of(cards, "metrics")]
 
 
 def finding_rows(
     run: Run,  # complete or not
 ) -> list[tuple[str, str, str]]:  # severity, what, what is proposed
     "Rows for what the stages found, the gravest first."
-    findings = [f for entry in run.record["stages"].values() for f in entry.get("findings") or []]
-    order = {"stop": 0, "warning": 1, "note": 2}
-    return [(f["severity"], f["what"], f.get("proposal") or "") for f in sorted(findings, key=lambda f: order.get(f["severity"], 3))]
+    findings = [f for _, f in entries_of(run.cards, "findings")]
+    return [(f["severity"], f["what"], f.get("proposal") or "") for f in gravest_first(findings)]
+
+# %% ../../nbs/98_cli.views.ipynb #78da9e43
+def now_text(
+    run: Run,  # that goes on
+) -> str:  # empty when it has come to its end
+    "What a run is doing at this moment."
+    if run.status != "running":
+        return ""
+    states = states_of(run.events)
+    done = sum(state.status in ("done", "reused") for state in states.values())
+    head = f"{done} of {len(states)} stages are done"
+    for state in states.values():
+        if state.status == "running":
+            return f"{head}; {state.name} runs since {duration(time.time() - state.began)}, at cell {state.cell} of {state.cells}: {state.doing}"
+    return f"{head}; the next one is about to start."
 
 # %% ../../nbs/98_cli.views.ipynb #92043209
 def parameter_rows(
@@ -133,34 +161,11 @@ def parameter_rows(
     return rows
 
 # %% ../../nbs/98_cli.views.ipynb #86ca5816
-def _reasons(runs: list[Run], stage: str, key: dict[str, Any]) -> list[str]:
-    "What differs from the newest result of a stage."
-    newest = next((m for m in (read_manifest(run, stage) for run in runs) if m), None)
-    return key_difference(newest["key"] if newest else None, key) or ["its outputs are gone or were changed"]
-
-
 def preview(
     plan: Plan,  # what would be run
 ) -> list[tuple[str, str, str]]:  # stage, `kept`, `runs` or `depends`, why
     "What each stage would do now, and why."
-    problem, runs = problem_parts(plan.project), past_runs(plan.project)
-    rows: list[tuple[str, str, str]] = []
-    manifests: dict[str, Any] = {}
-    waiting = ""
-    for planned in plan.stages:
-        inputs = inputs_of(planned.notebook, manifests)
-        if inputs is None:
-            rows.append((planned.name, "runs" if not runs else "depends", f"reads what {waiting} writes"))
-            continue
-        key = stage_key(planned.notebook, planned.values, inputs, problem, plan.project.path)
-        source = find_result(runs, planned.name, key)
-        if source is not None and not (plan.force and planned.asked):
-            manifests[planned.name] = read_manifest(source, planned.name)
-            rows.append((planned.name, "kept", f"unchanged since {source.id}"))
-        else:
-            waiting = waiting or planned.name
-            rows.append((planned.name, "runs", "asked for with --force" if plan.force else "; ".join(_reasons(runs, planned.name, key)[:6])))
-    return rows
+    return [(one.stage, one.state, "; ".join(one.reasons[:6]) or f"unchanged since {one.run.id if one.run else 'before'}") for one in explain(plan)]
 
 # %% ../../nbs/98_cli.views.ipynb #3b53b2e8
 def near(
