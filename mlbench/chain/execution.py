@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.errors import MlbenchError, StageError
 from ..core.files import atomic_path
-from ..core.secrets import mask
+from ..core.secrets import mask, mask_value
 
 # %% auto #0
 __all__ = ['FULL', 'MEMORY_ERRORS', 'LEFT', 'NotebookFailed', 'kind_of', 'CellFailed', 'how_it_ended', 'KernelDied',
@@ -150,8 +150,9 @@ def masked(value: Any) -> Any:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, dict):
-        for key, inner in value.items():
-            value[key] = masked(inner)
+        inside = {mask_value(key): masked(inner) for key, inner in value.items()}
+        value.clear()
+        value.update(inside)
         return value
     return [masked(inner) for inner in value] if isinstance(value, list) else value
 

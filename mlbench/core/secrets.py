@@ -52,6 +52,9 @@ def _escaped(value: str) -> Iterator[str]:
     for quoted in (quote(raw), quote(raw, safe=""), quote_plus(raw)):
         yield quoted
         yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
+    for plain in (once, json.dumps(value, ensure_ascii=False)[1:-1]):  # as plotly and others write JSON into a page
+        yield re.sub("[<>/]", lambda found: f"\\u{ord(found[0]):04x}", plain)
+        yield re.sub("[<>&']", lambda found: f"\\u{ord(found[0]):04x}", plain)
     for escaped in (html.escape(value), html.escape(value, quote=False)):
         yield from (escaped, escaped.replace("&#x27;", "&#39;").replace("&quot;", "&#34;"))
     yield from (raw.hex(), raw.hex().upper())
@@ -124,9 +127,11 @@ def mask_json(
     text: str,  # of a JSON file
 ) -> str:  # JSON without registered secrets; the same text when there was none
     "Hide registered values in JSON text."
-    if _hide(text) == text:
+    if not knows_secrets():
         return text
-    return json.dumps(mask_value(json.loads(text)), ensure_ascii=False)
+    content = json.loads(text)
+    masked = mask_value(content)
+    return text if masked == content else json.dumps(masked, ensure_ascii=False)
 
 
 def holds_secret(
