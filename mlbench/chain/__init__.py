@@ -9,7 +9,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Run": "mlbench.chain.run",
         "Stage": "mlbench.chain.stage",
         "list_runs": "mlbench.chain.run",
+        "reproduce_run": "mlbench.chain.reproduce",
         "run_chain": "mlbench.chain.runner",
         "finish_run": "mlbench.chain.tracking",
+        "verify_run": "mlbench.chain.verification",
     },
 )

@@ -19,7 +19,7 @@ from .notebooks import parse_cell
 from .render import plain_text
 
 # %% auto #0
-__all__ = ['Aside', 'same_number', 'same_text', 'html_lines', 'figure_data', 'tree_difference', 'output_difference',
+__all__ = ['Aside', 'same_number', 'same_text', 'is_timed', 'html_lines', 'figure_data', 'tree_difference', 'output_difference',
            'volatile_names', 'uses_any', 'CellDifference', 'NotebookComparison', 'compare_notebooks']
 
 # %% ../../nbs/94_chain.cells.ipynb #4b40613a
@@ -77,6 +77,13 @@ def same_text(
 
 # %% ../../nbs/94_chain.cells.ipynb #2cf0c40b
 _TIMED = re.compile(r"(?i)\b(seconds?|secs?|ms|milliseconds?|minutes?|hours)\b|_(s|ms|secs?|seconds)$")
+
+
+def is_timed(
+    name: str,  # of a column, a metric or an axis
+) -> bool:
+    "Whether something measures time, by its name."
+    return bool(_TIMED.search(name))
 
 
 class _Row(list[str]):

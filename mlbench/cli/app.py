@@ -51,7 +51,7 @@ def _options(
     "Options that stand before every command; `main` reads them itself."
 
 # %% ../../nbs/98_cli.app.ipynb #b813aeed
-MODULES = ("mlbench.cli.making", "mlbench.cli.sweeping", "mlbench.cli.looking", "mlbench.cli.serving")
+MODULES = ("mlbench.cli.making", "mlbench.cli.sweeping", "mlbench.cli.looking", "mlbench.cli.proving", "mlbench.cli.serving")
 
 
 def commands() -> list[str]:  # their names, in the order of help
