@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.parse
@@ -13,14 +14,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from chain_project import IMPORTS, edit, write_notebook
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from chain_project import write_notebook
 
-from mlbench.chain import Project, Stage, run_chain
-from mlbench.chain.plan import plan_chain
+from mlbench.chain import Project
 from mlbench.core import secrets
-from mlbench.core.errors import ParameterError, StageError
 
 CANARY = "kanarie-7f3a&\"é/+ 'z<1"
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nEFAASCBKcwggSjAgEAAo\n-----END KEY-----"
@@ -46,7 +43,8 @@ LEAKS = [
     "os.write(2, ('process says ' + token + '\\n').encode())",
     "from IPython.display import HTML, JSON, SVG, Markdown, display\n"
     "display(HTML(f'<b title=\"{html.escape(token)}\">{token}</b>'), Markdown(token), JSON({token: [token]}))\n"
-    "display({'text/plain': token, 'image/svg+xml': f'<svg><text>{html.escape(token)}</text></svg>', 'application/json': {'a': token}}, raw=True, metadata={'note': token})\n"
+    "svg = f'<svg><text>{html.escape(token)}</text></svg>'\n"
+    "display({'text/plain': token, 'image/svg+xml': svg, 'application/json': {'a': token}}, raw=True, metadata={'note': token})\n"
     "token",
     "import pandas as pd\nimport plotly.graph_objects as go\n\n"
     "frame = pd.DataFrame({'n': [1, 2], 'url': [f'https://shop/?k={token}', 'b'], token: ['x', 'y']})\n"
@@ -153,3 +151,27 @@ def test_a_run_that_passes_keeps_its_secrets(shop, tmp_path):
         looked = mlbench(home, *words)
         assert looked.returncode == 0, looked.stderr
         said_nothing(looked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_run_that_fails_keeps_its_secrets(shop, tmp_path, hold):
+    home = tmp_path / "home"
+    words = ["run", str(shop), "-p", "problem.fail=true", "-p", f"problem.token={CANARY}", *(["--on-error=hold"] if hold else [])]
+    done = mlbench(home, *words, WANDB_MODE="disabled")
+    try:
+        assert done.returncode == 1 and "the shop refused ***" in done.stderr, done.stderr
+        said_nothing(done)
+        assert leaks(shop, home, apart=("token", "key.pem")) == []
+        run = max((p for p in (shop / "runs").iterdir() if (p / "run.json").exists()), key=lambda p: p.name)
+        record = json.loads((run / "run.json").read_text())
+        assert "***" in record["error"]["message"] and "***" in record["error"]["traceback"] and record["plan"]["parameters"]["problem.token"] == "***"
+        log = run / "stages" / "01_problem" / "kernel.log"
+        assert hold or "process says ***" in log.read_text()
+        said_nothing(mlbench(home, "show", "last", "--project", str(shop)))
+    finally:
+        for event in (shop / "runs").glob("*/events.jsonl"):
+            for line in event.read_text().splitlines():
+                held = json.loads(line)
+                if held["type"] == "kernel_held":
+                    os.killpg(held["pid"], signal.SIGKILL)

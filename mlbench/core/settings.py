@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .secrets import holds_secret
+
 # %% auto #0
 __all__ = ['READ_AT_IMPORT', 'SET_BY_IMPORTS', 'FOR_ANY_PROCESS', 'OF_A_RUN', 'Settings', 'settings', 'cpu_count',
            'thread_environment', 'quiet_environment', 'kernel_environment', 'variable', 'secret_variable',
@@ -123,7 +125,7 @@ def kernel_environment(
     "The environment of a kernel that works for a run."
     own = {"MLBENCH_RUN": str(run), "MLBENCH_PROJECT": str(project), "MLBENCH_STAGE": stage, "MLBENCH_PARAMETERS": str(parameters)}
     own |= {"MLBENCH_SECRETS": json.dumps(dict(secrets))} if secrets else {}
-    base = {k: v for k, v in os.environ.items() if k not in hidden and not k.startswith("MLBENCH_SECRET")}
+    base = {k: v for k, v in os.environ.items() if k not in hidden and not k.startswith("MLBENCH_SECRET") and not holds_secret(v)}
     return base | thread_environment() | quiet_environment() | own | {"MLBENCH_INTERACTIVE": "0"}
 
 # %% ../../nbs/01_core.settings.ipynb #06499a9e
