@@ -213,6 +213,10 @@ class Recorder:
         "How long the run has worked, all its attempts together."
         return round(self.before + time.monotonic() - self.begun, 3)
 
+    def free_room(self) -> None:
+        "Give the room free that was set aside for the last word."
+        remove(self.run.folder / ".room")
+
     def release(self) -> None:
         "Give the run's folder free."
         unlock(self.lock)

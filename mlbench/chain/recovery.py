@@ -23,7 +23,7 @@ from .run import Run, as_time, list_runs, process_alive
 from ..core.files import append_line, remove, remove_leftovers, write_json
 
 # %% auto #0
-__all__ = ['end_orphans', 'cell_reached', 'mend_stale', 'resume_run']
+__all__ = ['end_orphans', 'last_attempt', 'cell_reached', 'mend_stale', 'resume_run']
 
 # %% ../../nbs/93_chain.recovery.ipynb #439cd78b
 def end_orphans(
@@ -52,7 +52,9 @@ def _end(pid: int) -> bool:
     return True
 
 # %% ../../nbs/93_chain.recovery.ipynb #b919c160
-def _last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def last_attempt(
+    events: list[dict[str, Any]],  # of a run
+) -> list[dict[str, Any]]:
     "The events since the run was last started."
     starts = [n for n, event in enumerate(events) if event["type"] == "run_started"]
     return events[starts[-1] :] if starts else events
@@ -107,7 +109,7 @@ def _mend(run: Run) -> bool:
 # %% ../../nbs/93_chain.recovery.ipynb #d2eac60c
 def _write_down(run: Run) -> None:
     "Say in run.json, in the notebook and in the events how the run ended."
-    record, events = run.record, _last_attempt(run.events)
+    record, events = run.record, last_attempt(run.events)
     stage = next((name for name, entry in record["stages"].items() if entry["status"] == "running"), None)
     ending = _ending(events, stage)
     if stage is not None:

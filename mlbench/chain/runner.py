@@ -7,32 +7,61 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from .cache import find_result, inputs_of, intact, key_difference, past_runs, problem_parts, read_manifest, stage_key
-from .job import Follower, Job, RunInterrupted, caught_signals, prepare_notebook, write_parameters
+from .cache import find_result, inputs_of, intact, past_runs, problem_parts, read_manifest, settled_key, stage_key
+from .execution import NotebookFailed
+from .hold import held_kernel
+from .job import Follower, Job, RunInterrupted, caught_signals, memory_cap, prepare_notebook, reap_kernels, write_parameters
 from .parameters import secret_values, secret_variables
 from .plan import Plan, PlannedStage, RunOptions, plan_chain
 from .project import Project
 from .proof import keep_source, write_proof
 from .record import Recorder, create_run
-from .recovery import mend_stale, resume_run
+from .recovery import cell_reached, last_attempt, mend_stale, resume_run
 from .run import Run
+from .why import reasons_for
 from ..core.errors import ArtifactError, GateRefused, StageError, UsageError
-from ..core.files import link_or_copy, read_json, remove, sha256_file, write_json
+from ..core.files import DiskFull, link_or_copy, read_json, remove, remove_leftovers, sha256_file, write_json
 from ..core.secrets import mask
 from ..core.settings import kernel_environment
 
 # %% auto #0
-__all__ = ['failure_message', 'NotClosed', 'Chain', 'find_unchanged', 'run_chain']
+__all__ = ['NotClosed', 'error_facts', 'go_on', 'failure_message', 'Chain', 'find_unchanged', 'run_chain']
 
-# %% ../../nbs/93_chain.runner.ipynb #0b0eba17
+# %% ../../nbs/93_chain.runner.ipynb #f5aea0c2
+_NO_ROOM = re.compile(r"\[?[Ee]rrno (28|27|122)\b|No space left on device|[Dd]isk quota exceeded|database or disk is full|File too large")
+
+
+class NotClosed(StageError):
+    "The notebook came to its end without a manifest."
+
+    kind, name = "not closed", "NotClosed"
+
+
+def error_facts(
+    error: BaseException,  # what ended a stage, or the run
+    stage: str | None = None,  # where it was
+) -> dict[str, Any]:  # as run.json keeps them
+    "An error as a few facts."
+    name = str(getattr(error, "name", None) or type(error).__name__)
+    message = mask(str(getattr(error, "message", None) or error))
+    kind = getattr(error, "kind", None) or ("gate" if name == "GateRefused" else "runner")
+    if isinstance(error, DiskFull) or (kind in ("exception", "runner") and (name == "DiskFull" or _NO_ROOM.search(message))):
+        kind = "disk full"
+    facts = {"stage": stage, "kind": kind, "type": name, "message": message, "cell": getattr(error, "number", None)}
+    more = {"line": getattr(error, "line", None), "traceback": mask(getattr(error, "traceback", "") or ""), "exit_code": None}
+    return facts | more | ({"exit_code": error.exit_code} if isinstance(error, NotebookFailed) else {})
+
+# %% ../../nbs/93_chain.runner.ipynb #983af428
 def _near(path: Path) -> str:
     "A path as short as it can be written from here."
     with contextlib.suppress(ValueError):
@@ -40,50 +69,60 @@ def _near(path: Path) -> str:
     return str(path)
 
 
+def go_on(
+    run: Run,  # one that did not come to its end
+    *more: str,  # further words
+) -> str:  # for a shell
+    "The command with which a run goes on."
+    project = _near(run.project)
+    return shlex.join(["mlbench", "run", *([] if project == "." else [project]), *more])
+
+
 def _last_words(log: Path) -> list[str]:
     "What the kernel's process said at its end, when it said something."
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return ["the kernel said", *(f"    {mask(line)[:200]}" for line in said[-4:]), ""] if said else []
+
+# %% ../../nbs/93_chain.runner.ipynb #79911008
+_REMEDIES = {
+    "out of memory": "take fewer rows or smaller models, or raise memory_gb under constraints in problem.yaml",
+    "cell timeout": "make the cell quicker, or give it more time with --cell-timeout",
+    "stage timeout": "make the stage quicker, or give it more time with --stage-timeout",
+    "disk full": "make room on the disk that holds the project (df -h), then go on",
+}
+_ENDED = {"gate": "was refused", "killed": "was killed", "interrupted": "was stopped"}
 
 
 def failure_message(
     run: Run,  # the run
     stage: str,  # the stage that ended it
     error: Mapping[str, Any],  # as in run.json
+    held_until: float | None = None,  # when the kernel was kept: until when, in seconds since 1970
 ) -> str:
     "What a person needs to know of a failed stage."
     message = error["message"].splitlines() or [""]
     shown = [*message[:12], "..."] if len(message) > 13 else message
-    cause = f"{error['type']}: " if error["type"] else ""
-    where = f" in cell {error['cell']}" if error.get("cell") else ""
-    project = _near(run.project)
-    lines = [f"{stage} {'was refused' if error['kind'] == 'gate' else 'failed'}{where} of {stage}.ipynb.", ""]
+    cause = f"{error['type']}: " if error["type"] and error["kind"] in ("exception", "gate", "runner") else ""
+    where = f"in cell {error['cell']} of {stage}.ipynb" if error.get("cell") else f"({stage}.ipynb)"
+    lines = [f"{stage} {_ENDED.get(error['kind'], 'failed')} {where}.", ""]
     lines += [f"    {error['line']}"] if error.get("line") else []
     lines += [f"    {cause}{shown[0][:300]}", *(f"    {line[:300]}" for line in shown[1:]), ""]
     lines += _last_words(run.stage_folder(stage) / "kernel.log") if error["kind"] in ("kernel died", "runner") else []
     lines += [f"what happened   {_near(run.stage_folder(stage) / 'notebook.ipynb')} (executed up to there, with the traceback)"]
-    lines += [f"to go on        mlbench run{'' if project == '.' else ' ' + project}   (stages that are done are kept)"]
+    lines += [f"what to change  {_REMEDIES[error['kind']]}"] if error["kind"] in _REMEDIES else []
+    lines += _look_inside(run, error["kind"], held_until)
+    lines += [f"to go on        {go_on(run)}   (stages that are done are kept)"]
     return "\n".join(lines)
 
-# %% ../../nbs/93_chain.runner.ipynb #f3ce4c92
-def _describe_error(error: BaseException) -> dict[str, Any]:
-    "An error as run.json keeps it."
-    name, message = getattr(error, "name", type(error).__name__), mask(str(getattr(error, "message", error)))
-    kinds = {"GateRefused": "gate", "KernelDied": "kernel died", "TimeoutError": "timeout", "NotClosed": "not closed"}
-    return {
-        "kind": kinds.get(name, "exception" if hasattr(error, "line") else "runner"),
-        "type": "" if name in ("KernelDied", "NotClosed") else name,
-        "message": message,
-        "cell": getattr(error, "number", None),
-        "line": getattr(error, "line", None),
-        "traceback": getattr(error, "traceback", ""),
-    }
 
-
-class NotClosed(StageError):
-    "The notebook came to its end without a manifest."
-
-    name = "NotClosed"
+def _look_inside(run: Run, kind: str, held_until: float | None) -> list[str]:
+    "How to see the variables of the failed notebook."
+    if held_until is not None:
+        until = time.strftime("%H:%M", time.localtime(held_until))
+        return [f"to look inside  {shlex.join(['mlbench', 'open', _near(run.folder)])}   (its kernel is kept until {until}, or until the run goes on)"]
+    if kind in ("exception", "exit"):
+        return [f"to look inside  {go_on(run, '--on-error=hold')}   (keeps the kernel of a stage that fails)"]
+    return []
 
 # %% ../../nbs/93_chain.runner.ipynb #9fb2b1b7
 def _same_problem(self: Chain) -> None:
@@ -92,7 +131,7 @@ def _same_problem(self: Chain) -> None:
     if sha256_file(file) != self.problem_file and problem_parts(Project.open(self.plan.project.path))["problem"] != self.problem["problem"]:
         raise StageError("problem.yaml was changed while the stage was running. Start the run again, and edit it between runs.")
 
-# %% ../../nbs/93_chain.runner.ipynb #e785c559
+# %% ../../nbs/93_chain.runner.ipynb #4ef49ff7
 def _finish_manifest(self: Chain, planned: PlannedStage, key: dict[str, Any], job: Job) -> None:
     "Complete the manifest: from here on the stage counts as done."
     path = self.recorder.run.stage_folder(planned.name) / "manifest.json"
@@ -102,7 +141,8 @@ def _finish_manifest(self: Chain, planned: PlannedStage, key: dict[str, Any], jo
     manifest = read_json(path)
     peak = max(job.peak_memory_mb, manifest.get("peak_memory_mb") or 0.0) or None
     (path.parent / "kernel.log").unlink(missing_ok=True)
-    write_json(path, manifest | {"key": key, "peak_memory_mb": peak})
+    settled = settled_key(key, planned.notebook, planned.values, self.plan.project.path)
+    write_json(path, manifest | {"key": settled, "peak_memory_mb": peak})
 
 
 def _run_stage(self: Chain, planned: PlannedStage, key: dict[str, Any], why: list[str]) -> None:
@@ -114,13 +154,13 @@ def _run_stage(self: Chain, planned: PlannedStage, key: dict[str, Any], why: lis
     parameters = write_parameters(base, name, planned.choices)
     cells = prepare_notebook(planned.notebook.text, base / "notebook.ipynb", planned.choices, {"run": run.id, "stage": name})
     self.recorder.started(planned, key, why, cells)
-    job = Job(self.recorder, name)
+    job = Job(self.recorder, name, self.plan.options, memory_cap(self.plan.project.problem))
     hidden = secret_variables(choice for stage in self.plan.stages for choice in stage.choices.values())
     env = kernel_environment(run.folder, self.plan.project.path, name, parameters, secret_values(planned.choices), hidden)
-    job.run(base / "notebook.ipynb", self.plan.project.path, env, self.look)
     try:
-        if self.signals:
-            raise RunInterrupted(self.signals[0], f"stopped by {signal.Signals(self.signals[0]).name}")
+        job.run(base / "notebook.ipynb", self.plan.project.path, env, self.look)
+        if self.signals and (job.error is not None or not (base / "manifest.json").exists()):
+            raise self.interruption(f"{name} was stopped by {signal.Signals(self.signals[0]).name}.")
         if job.error is not None:
             raise job.error
         _finish_manifest(self, planned, key, job)
@@ -129,23 +169,45 @@ def _run_stage(self: Chain, planned: PlannedStage, key: dict[str, Any], why: lis
         _fail(self, name, error, job)
     self.recorder.done(name)
 
-# %% ../../nbs/93_chain.runner.ipynb #c505f977
-def _fail(self: Chain, stage: str, error: BaseException, job: Job) -> None:
+# %% ../../nbs/93_chain.runner.ipynb #2bee94a8
+def _fail(self: Chain, stage: str, error: BaseException, job: Job) -> NoReturn:
     "Record what ended a stage and the run, and raise it for the caller."
-    recorder = self.recorder
-    memory = {"peak_memory_mb": job.peak_memory_mb or None}
+    run, stopped = self.recorder.run, isinstance(error, RunInterrupted)
+    facts = error_facts(job.error if stopped and job.error is not None else error, stage)
+    if stopped or facts["kind"] == "interrupted":
+        facts |= {"kind": "interrupted", "type": "", "message": str(error).split(" To go on")[0], "traceback": ""}
+    if facts["cell"] is None:
+        facts |= cell_reached(last_attempt(run.events), stage)
+    status = {"gate": "refused", "interrupted": "interrupted"}.get(facts["kind"], "failed")
+    code = {"refused": 3, "interrupted": error.exit_code if isinstance(error, RunInterrupted) else 130}.get(status, 1)
+    held = held_kernel(run) if self.plan.options.on_error == "hold" else None
+    if held is None:
+        remove_leftovers(run.stage_folder(stage), every=True)
+    lost = _write_failure(self.recorder, stage, status, facts, code, job.peak_memory_mb or None)
     if isinstance(error, RunInterrupted):
-        recorder.finish(stage, "interrupted", **memory)
-        recorder.event("stage_failed", stage=stage, status="interrupted", error=None)
-        recorder.close("interrupted")
-        raise RunInterrupted(self.signals[0], f"{stage} was {error}. To go on: mlbench run {_near(recorder.run.project)}")
-    facts = _describe_error(error)
-    status = "refused" if facts["kind"] == "gate" else "failed"
-    recorder.finish(stage, status, error=facts, **memory)
-    recorder.event("stage_failed", stage=stage, status=status, error={k: v for k, v in facts.items() if k != "traceback"})
-    recorder.close(status, {"stage": stage} | facts)
-    message = failure_message(recorder.run, stage, facts)
+        raise error
+    message = failure_message(run, stage, facts, held.until if held else None) + lost
+    if status == "interrupted":
+        raise RunInterrupted(signal.SIGINT, message) from error
     raise (GateRefused(message) if status == "refused" else StageError(message)) from error
+
+
+def _write_failure(recorder: Recorder, stage: str, status: str, facts: dict[str, Any], code: int, memory: float | None) -> str:
+    "Write how a stage and the run ended; gives words for the user when the disk had no room for it."
+    told = {k: v for k, v in facts.items() if k != "traceback"}
+    steps = (
+        recorder.free_room,
+        lambda: recorder.event("stage_failed", stage=stage, status=status, exit_code=code, error=told),
+        lambda: recorder.finish(stage, status, error=facts, peak_memory_mb=memory),
+        lambda: recorder.close(status, facts, code),
+    )
+    lost = 0
+    for step in steps:
+        try:
+            step()
+        except DiskFull:
+            lost += 1
+    return "\nThe record of this could not be written whole, for want of room; the next run completes it." if lost else ""
 
 # %% ../../nbs/93_chain.runner.ipynb #f46f2f16
 def _newest_result(self: Chain, stage: str) -> Run | None:
@@ -180,11 +242,7 @@ def _why(self: Chain, stage: str, key: dict[str, Any]) -> list[str]:
     "Why a stage is run, compared with the newest run that has a result of it."
     if self.plan.force:
         return ["asked for with --force"]
-    for run in [self.recorder.run, *self.others]:
-        manifest = read_manifest(run, stage)
-        if manifest:
-            return key_difference(manifest["key"], key) or ["its outputs are gone or were changed"]
-    return key_difference(None, key)
+    return reasons_for([self.recorder.run, *self.others], stage, key)
 
 
 def _step(self: Chain, planned: PlannedStage) -> None:
@@ -219,20 +277,36 @@ class Chain:
     follower: Follower
     signals: list[int] = field(default_factory=list)
     problem_file: str = ""  # hash of problem.yaml at the start
+    stage: str | None = None  # the one that it is at
 
     def look(self) -> bool:
         "Pass on events; whether a signal came."
         self.follower.pump()
         return bool(self.signals)
 
+    def interruption(self, what: str) -> RunInterrupted:
+        "The error of a run that was stopped by a signal."
+        return RunInterrupted(self.signals[0], f"{what} To go on: {go_on(self.recorder.run)}")
+
     def execute(self) -> None:
         "Take stage after stage, then close the run."
         for planned in self.plan.stages:
+            self.stage = planned.name
             _step(self, planned)
-            if self.look():
-                self.recorder.close("interrupted")
-                raise RunInterrupted(self.signals[0], f"The run was stopped after {planned.name}. To go on: mlbench run {_near(self.recorder.run.project)}")
+            if self.look() and planned is not self.plan.stages[-1]:
+                raise self.interruption(f"The run was stopped by {signal.Signals(self.signals[0]).name} after {planned.name}.")
+        self.stage = None
         self.recorder.close("done")
+
+    def close(self, error: BaseException) -> None:
+        "Record an error that no stage has recorded."
+        if self.recorder.record["status"] != "running":
+            return
+        facts, code = error_facts(error, self.stage), getattr(error, "exit_code", 1)
+        if isinstance(error, RunInterrupted):
+            facts |= {"kind": "interrupted", "type": "", "message": str(error).split(" To go on")[0], "exit_code": None}
+        with contextlib.suppress(DiskFull):  # `error` is told, and the next start completes the record
+            self.recorder.close("interrupted" if isinstance(error, RunInterrupted) else "failed", facts, code)
 
 # %% ../../nbs/93_chain.runner.ipynb #b7280007
 def _matches(plan: Plan, problem: dict[str, Any], run: Run) -> tuple[bool, bool]:
@@ -298,14 +372,15 @@ def run_chain(
         recorder = _open_run(plan, problem, runs)
         follower = Follower(recorder.run.folder / "events.jsonl", on_progress)
         others = [r for r in runs if r != recorder.run]
+        chain = Chain(plan, recorder, problem, others, follower, signals, sha256_file(project.path / "problem.yaml"))
         try:
             keep_source(recorder.run, plan)
-            Chain(plan, recorder, problem, others, follower, signals, sha256_file(project.path / "problem.yaml")).execute()
+            chain.execute()
         except BaseException as error:
-            if recorder.record["status"] == "running":
-                recorder.close("failed", _describe_error(error))
+            chain.close(error)
             raise
         finally:
+            reap_kernels()
             with contextlib.suppress(OSError):  # a full disk has been told already; a run without a seal says so
                 write_proof(recorder.run)
             recorder.release()
