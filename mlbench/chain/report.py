@@ -15,27 +15,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .cards import FinishedCard, entries_of, figures_of_merit, gravest_first, interval_text, latest_verdicts
 from .notebooks import section_of
 from .parameters import decode, yaml_literal
 from .render import Page, failure_html, figure_html, inline_html, markdown_html, notebook_html
-from .run import Run
+from .run import Run, now
 from ..core.files import read_json, read_yaml, write_text
 from ..core.secrets import mask
 from ..core.show import escape, number, plural
 
 # %% auto #0
-__all__ = ['interval_text', 'table_html', 'duration', 'operator_sign', 'Overview', 'verdict_line', 'page_html', 'report_html',
-           'write_report']
+__all__ = ['table_html', 'duration', 'operator_sign', 'Overview', 'verdict_line', 'page_html', 'report_html', 'write_report']
 
 # %% ../../nbs/94_chain.report.ipynb #c02b8a6f
-def interval_text(
-    entry: Mapping[str, Any],  # with value, low and high, the last two may be missing
-) -> str:  # such as `0.914 (0.893 to 0.931)`
-    "A value with its interval."
-    low, high = entry.get("low"), entry.get("high")
-    return number(entry.get("value")) + (f" ({number(low)} to {number(high)})" if low is not None and high is not None else "")
-
-
 def table_html(
     columns: Iterable[str],  # names
     rows: Iterable[Iterable[Any]],  # cells; numbers are written for people
@@ -92,24 +84,17 @@ def _stages(self: Overview) -> dict[str, dict[str, Any]]:
 # %% ../../nbs/94_chain.report.ipynb #44aba303
 def _all(self: Overview, part: str) -> list[tuple[str, dict[str, Any]]]:
     "Entries of all cards as (stage, entry): findings, verdicts, metrics or tables."
-    return [(stage, entry) for stage, card in self.cards.items() for entry in card.get(part, [])]
+    return entries_of(self.cards, part)
 
 
 def _merits(self: Overview) -> list[dict[str, Any]]:
     "Figures of merit on the test rows and in service, the one that chooses first."
-    stages = [s for s in self.cards if section_of(s) in ("evaluation", "deployment")] or list(self.cards)[-1:]
-    metrics = {m["name"]: m for s in stages for m in self.cards[s]["metrics"]}
-    return sorted(metrics.values(), key=lambda m: m["name"] != self.problem.get("metric"))
+    return figures_of_merit(self.cards, self.problem.get("metric"))
 
 
 def _verdicts(self: Overview) -> list[dict[str, Any]]:
-    "One verdict per goal: a later stage may decide what an earlier one had to leave open."
-    latest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for _, verdict in self.all("verdicts"):
-        key = (verdict["metric"], verdict.get("operator"), verdict.get("goal"))
-        if key not in latest or verdict["passed"] is not None:
-            latest[key] = verdict
-    return list(latest.values())
+    "One verdict per goal."
+    return latest_verdicts(self.cards)
 
 # %% ../../nbs/94_chain.report.ipynb #b3adbd13
 @dataclass(frozen=True)
@@ -130,8 +115,8 @@ class Overview:
         return self.run.record
 
     @cached_property
-    def cards(self) -> dict[str, dict[str, Any]]:
-        "Cards by stage, of the stages that are complete."
+    def cards(self) -> dict[str, FinishedCard]:
+        "Cards by stage; of a stage that is not complete, with what was found so far."
         return {s: c for s, c in self.run.cards.items() if s in self.stages}
 
     @property
@@ -145,6 +130,8 @@ def verdict_line(
 ) -> tuple[str, str, str]:  # good, bad or warn; the line; the small print
     "What the run says in one line."
     status, error = overview.run.status, overview.record.get("error")
+    if status == "running":
+        return "warn", "The run is still going on: this report is partial.", _so_far(overview)
     if status in ("failed", "interrupted", "refused") or error:
         stage = (error or {}).get("stage") or next((s for s, e in overview.stages.items() if e["status"] not in ("done", "reused")), "")
         message = f"{(error or {}).get('type') or ''}: {(error or {}).get('message') or ''}".strip(": ")
@@ -164,6 +151,14 @@ def verdict_line(
     line = {"done": "The run is complete.", "by-hand": "Run by hand in JupyterLab."}.get(status, f"The run is {status}.")
     small = "No goal was set (success: in problem.yaml)." if status == "done" else ""
     return "good" if status in ("done", "by-hand") else "warn", line, small
+
+
+def _so_far(overview: Overview) -> str:
+    "How far a run is that goes on, and when that was."
+    ended = [s for s, e in overview.stages.items() if e["status"] in ("done", "reused")]
+    now_at = next((f"; {s} is running" for s, e in overview.stages.items() if e["status"] == "running"), "")
+    done = f"{len(ended)} of {plural(len(overview.stages), 'stage')} {'is' if 1 in (len(ended), len(overview.stages)) else 'are'} done"
+    return f"{done}{now_at}. Written {now()[:16].replace('T', ' ')} UTC."
 
 
 def _stopped(status: str, stage: str) -> str:
@@ -235,8 +230,8 @@ def _finding(stage: str, entry: Mapping[str, Any]) -> str:
 
 def _findings(overview: Overview, notes: int = 4) -> str:
     "What was found on the way, the gravest first; of mere notes only some are open."
-    order = {"stop": 0, "warning": 1, "note": 2}
-    found = sorted(overview.all("findings"), key=lambda f: order.get(f[1]["severity"], 3))
+    stages = {id(entry): stage for stage, entry in overview.all("findings")}
+    found = [(stages[id(entry)], entry) for entry in gravest_first([entry for _, entry in overview.all("findings")])]
     if not found:
         return ""
     most = sum(entry["severity"] != "note" for _, entry in found) + notes
@@ -331,8 +326,8 @@ def _page(run: Run, stage: str, entry: Mapping[str, Any]) -> Page:
     path = run.stage_folder(stage) / "notebook.ipynb"
     if path.exists():
         return notebook_html(read_json(path), stage)
-    card = run.stage_folder(stage) / "card.json"
-    body = _from_card(run, stage, read_json(card)) if card.exists() else "<p class='note'>This stage has not run.</p>"
+    card = run.cards.get(stage)
+    body = _from_card(run, stage, card) if card else "<p class='note'>This stage has not run.</p>"
     return Page(entry.get("title") or stage, body, [])
 
 # %% ../../nbs/94_chain.report.ipynb #c852bb9a
@@ -348,6 +343,8 @@ def _stage_section(stage: str, entry: Mapping[str, Any], page: Page) -> str:
     if error:
         name = f"{error.get('type') or error.get('kind') or 'Error'} in cell {error.get('cell')}"
         box = failure_html(name, error.get("message") or "", error.get("traceback") or "")
+    if entry["status"] == "running":
+        box = "<p class='note'>This stage is running: what follows is what it has come to so far.</p>"
     title = markdown_html(page.title).removeprefix("<p>").removesuffix("</p>\n").removesuffix("</p>")
     head = f"<div class='eyebrow'>{escape(stage.replace('_', ' · ', 1))}</div><h2>{title}</h2><div class='facts'>{' '.join(facts)}</div>"
     return f"<section class='stage' id='{escape(stage)}'><header>{head}</header>{box}{page.body}</section>"

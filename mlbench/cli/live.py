@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from ..chain.cards import interval_text
+from ..chain.job import Follower
+from ..chain.run import Run
 from .output import console, is_terminal, say
+from ..core.progress import progress_text
 from ..core.secrets import mask
 from ..core.show import plural
 
 # %% auto #0
-__all__ = ['MARKS', 'StageState', 'progress_text', 'duration', 'change_state', 'stage_row', 'Watch']
+__all__ = ['MARKS', 'StageState', 'duration', 'change_state', 'stage_row', 'stage_lines', 'take_in', 'states_of', 'Watch',
+           'follow']
 
 # %% ../../nbs/98_cli.live.ipynb #fd515afb
 MARKS = {"waiting": "·", "running": "▶", "done": "✓", "reused": "=", "failed": "✗", "refused": "✗", "interrupted": "✗"}
@@ -31,22 +37,17 @@ class StageState:
     status: str = "waiting"
     cell: int = 0
     cells: int = 0
+    line: str = ""
     doing: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
     began: float = 0.0
     seconds: float | None = None
 
-# %% ../../nbs/98_cli.live.ipynb #d05e0348
-def progress_text(
-    event: Mapping[str, Any],  # of type "progress"
-) -> str:  # such as `lightgbm, fold 3 of 5`
-    "What a stage is doing now, in words."
-    text = str(event.get("what", ""))
-    if event.get("done") is not None:
-        count = f"{event['done']}" + (f" of {event['total']}" if event.get("total") else "")
-        text += f" ({count})" if text[-1:].isdigit() else f" {count}"
-    values = event.get("values") or {}
-    shown = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
-    return mask(f"{text} ({shown})" if shown else text)
+    @property
+    def figure(self) -> str:
+        "The newest figure of merit; of a stage that has ended, the first, which is the one that counts."
+        names = list(self.figures)
+        return f"{names[-1 if self.status == 'running' else 0]} {self.figures[names[-1 if self.status == 'running' else 0]]}" if names else ""
 
 # %% ../../nbs/98_cli.live.ipynb #69d44fde
 def duration(
@@ -65,8 +66,8 @@ def _stage_event(state: StageState, event: Mapping[str, Any], now: float) -> boo
     "The beginning or the end of a stage; False for any other event."
     kind = event["type"]
     if kind == "stage_started":
-        state.status, state.began, state.cells = "running", now, event.get("cells") or state.cells
-        state.title, state.doing = event.get("title") or state.title, "starting"
+        state.status, state.began, state.cells, state.cell, state.figures = "running", now, event.get("cells") or state.cells, 0, {}
+        state.title, state.line, state.doing = event.get("title") or state.title, "", "starting"
     elif kind == "stage_reused":
         state.status, state.doing, state.seconds = "reused", "unchanged", 0.0
     elif kind == "stage_ended":
@@ -77,7 +78,7 @@ def _stage_event(state: StageState, event: Mapping[str, Any], now: float) -> boo
     else:
         return False
     if kind in ("stage_ended", "stage_failed"):
-        state.seconds = event.get("seconds") or now - state.began
+        state.seconds = event.get("seconds") or max(0.0, now - state.began)
     return True
 
 
@@ -94,12 +95,17 @@ def change_state(
         state.cell = int(event.get("cell") or 0)
         state.cells = event.get("cells") or state.cells
         if kind == "cell_started":
-            state.doing = mask(str(event.get("line") or "").strip())
+            state.line = mask(str(event.get("line") or "").strip())
+            state.doing = state.line
     elif kind == "progress":
         state.doing = progress_text(event)
+    elif kind == "card" and event.get("part") == "metric":
+        entry = event.get("entry") or {}
+        state.figures.pop(str(entry.get("name")), None)
+        state.figures[str(entry.get("name"))] = interval_text(entry)
     return False
 
-# %% ../../nbs/98_cli.live.ipynb #433ade59
+# %% ../../nbs/98_cli.live.ipynb #a0039917
 def stage_row(
     state: StageState,  # of one stage
     now: float,  # for the seconds of the one that runs
@@ -107,45 +113,95 @@ def stage_row(
     "What a stage's line holds."
     running = state.status == "running"
     cells = f"{state.cell}/{state.cells}" if state.cells and state.status in ("running", "failed", "interrupted") else ""
-    seconds = now - state.began if running else state.seconds
-    doing = state.doing or ("" if state.status == "waiting" else state.status)
-    return MARKS.get(state.status, "?"), state.name, cells, duration(seconds), doing[:100]
+    seconds = max(0.0, now - state.began) if running else state.seconds
+    known = [state.doing, state.figure] if running else [state.figure or state.doing] if state.status in ("done", "reused") else [state.doing]
+    doing = " · ".join(filter(None, known)) or ("" if state.status == "waiting" else state.status)
+    return MARKS.get(state.status, "?"), state.name, cells, duration(seconds), doing[:160]
 
-# %% ../../nbs/98_cli.live.ipynb #ea10fa1b
+# %% ../../nbs/98_cli.live.ipynb #ffd478a4
+def _cut(text: str, width: int) -> str:
+    "Text that fits, with a sign where something is left out."
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def stage_lines(
+    state: StageState,  # of one stage
+    now: float,  # for the seconds of the one that runs
+    width: int,  # columns of the terminal
+    names: int,  # letters of the longest name
+) -> list[str]:  # the first one is the stage, the others belong to it
+    "What a terminal shows of a stage."
+    mark, name, cells, time, _ = stage_row(state, now)
+    running = state.status == "running"
+    head = f"{mark}  {name:<{names}}  {time:>12}  {cells:>7}"
+    what = state.figure or ("" if running else {"done": "done", "reused": "unchanged"}.get(state.status, ""))
+    lines = [_cut(f"{head}  {what}" if what else head.rstrip(), width)]
+    if running:
+        lines += [_cut(f"   {part}", width) for part in dict.fromkeys([state.line, state.doing]) if part]
+    elif state.status not in ("waiting", "done", "reused") and state.doing:
+        lines += textwrap.wrap(state.doing, width, initial_indent="   ", subsequent_indent="   ", max_lines=3, placeholder=" …")
+    return lines
+
+# %% ../../nbs/98_cli.live.ipynb #7cc7b3e2
 _COLOURS = {"running": "cyan", "done": "green", "reused": "dim", "failed": "bold red", "refused": "bold red", "interrupted": "yellow"}
 
 
 def _picture(self: Watch) -> Any:
     "The lines of all stages, as rich draws them."
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 2))
+    picture = Text(no_wrap=True, overflow="ellipsis")
+    names = max((len(name) for name in self.stages), default=0)
     for state in self.stages.values():
-        colour = _COLOURS.get(state.status, "dim")
-        cells = [Text(text, style=colour, no_wrap=True, overflow="ellipsis") for text in stage_row(state, time.monotonic())]
-        table.add_row(*cells)
-    return table
+        first, *rest = stage_lines(state, time.time(), max(20, self.live.console.width), names)
+        picture.append(first + "\n", style=_COLOURS.get(state.status, "dim"))
+        picture.append("".join(f"{line}\n" for line in rest), style="dim" if state.status == "running" else "")
+    picture.rstrip()
+    return picture
 
 
 def _plain_line(self: Watch, state: StageState, changed: bool) -> None:
     "A line where nobody looks: at the beginning and end of a stage, and now and then between."
-    now = time.monotonic()
-    if not changed and now - self.last_line < self.quiet_seconds:
+    if not changed and time.monotonic() - self.last_line < self.quiet_seconds:
         return
-    self.last_line = now
-    mark, name, cells, seconds, doing = stage_row(state, now)
+    self.last_line = time.monotonic()
+    mark, name, cells, seconds, doing = stage_row(state, time.time())
     if state.status == "running" and changed:
         cells, seconds, doing = "", "", state.title or (plural(state.cells, "cell") if state.cells else "starting")
     say("  ".join(part for part in (mark, name, cells, seconds, doing) if part), self.stream)
 
-# %% ../../nbs/98_cli.live.ipynb #123a57ca
+# %% ../../nbs/98_cli.live.ipynb #7ed0280b
+def take_in(
+    stages: dict[str, StageState],  # what is known so far; changed in place
+    event: Mapping[str, Any],  # as the run writes it
+) -> tuple[StageState | None, bool]:  # the stage that it is about, and whether that began or ended
+    "Let an event change what is known about a run."
+    for name in event.get("stages") or [] if event.get("type") == "run_started" else []:
+        stages[name] = StageState(name)
+    name = event.get("stage")
+    if not name:
+        return None, False
+    now = float(event.get("time") or time.time())
+    state = stages.setdefault(name, StageState(name, began=now))
+    return state, change_state(state, event, now)
+
+
+def states_of(
+    events: Iterable[Mapping[str, Any]],  # of a run, in order
+) -> dict[str, StageState]:  # by stage
+    "What is known about a run from what happened so far."
+    stages: dict[str, StageState] = {}
+    for event in events:
+        take_in(stages, event)
+    return stages
+
+# %% ../../nbs/98_cli.live.ipynb #aaf9ce65
 def _enter(self: Watch) -> Watch:
     "Begin to draw."
     if is_terminal(self.stream):
         from rich.live import Live
 
-        self.live = Live(console=console(self.stream), refresh_per_second=8, get_renderable=lambda: _picture(self))
+        self.live = Live(console=console(self.stream), refresh_per_second=8, get_renderable=lambda: _picture(self), vertical_overflow="crop")
         self.live.start()
     return self
 
@@ -162,14 +218,9 @@ def _hear(self: Watch, event: Mapping[str, Any]) -> None:
     if event.get("type") == "unchanged":
         say("Nothing has changed: everything that was asked for is in an earlier run.", self.stream)
     if event.get("type") == "run_started":
-        for name in event.get("stages") or []:
-            self.stages.setdefault(name, StageState(name))
-    name = event.get("stage")
-    if not name:
-        return
-    state = self.stages.setdefault(name, StageState(name, began=time.monotonic()))
-    changed = change_state(state, event, time.monotonic())
-    if self.live is None:
+        self.stages.clear()
+    state, changed = take_in(self.stages, event)
+    if state is not None and self.live is None:
         _plain_line(self, state, changed)
 
 # %% ../../nbs/98_cli.live.ipynb #13e40196
@@ -186,3 +237,18 @@ class Watch:
     __enter__ = _enter
     __exit__ = _exit
     __call__ = _hear
+
+# %% ../../nbs/98_cli.live.ipynb #a25ec867
+def follow(
+    run: Run,  # one that goes on, or has ended
+    stream: TextIO | None = None,  # None takes standard output
+    every: float = 0.2,  # seconds between two looks
+) -> str:  # status of the run at its end
+    "Show a run until its end."
+    with Watch(stream or sys.stdout) as watch:
+        follower = Follower(run.folder / "events.jsonl", watch)
+        while run.status == "running":
+            follower.pump()
+            time.sleep(every)
+        follower.pump()
+    return run.status

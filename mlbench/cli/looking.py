@@ -38,19 +38,29 @@ def runs(
 
 
 @app.command()
-def show(run: RunName = "last", project: ProjectOption = None) -> None:
-    """Show one run: its stages, figures, findings and verdicts.
+def show(
+    run: RunName = "last",
+    follow: Annotated[bool, typer.Option("--follow", help="Watch it until its end.")] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Show one run: its stages, figures, findings and verdicts; what it is doing when it still runs.
 
     \b
     Examples:
       mlbench show
+      mlbench show --follow
       mlbench show 20261121
     """
-    from mlbench.cli.views import find_run, finding_rows, metric_rows, near, stage_rows, verdicts_of
+    from mlbench.cli.live import follow as watch_run
+    from mlbench.cli.views import find_run, finding_rows, metric_rows, near, now_text, stage_rows, verdicts_of
 
     found = find_run(run, project_or_none(project))
-    show_table(["stage", "status", "seconds", "memory MB", "note"], stage_rows(found), title=f"Run {found.id}: {found.status}")
-    show_table(["stage", "metric", "value"], metric_rows(found), title="Measured")
+    if follow and found.status == "running":
+        watch_run(found)
+    now = now_text(found)
+    show_table(["stage", "status", "seconds", "memory MB", "note"], stage_rows(found), title=f"Run {found.id}: {found.status}", note=now)
+    if metric_rows(found):
+        show_table(["stage", "metric", "value"], metric_rows(found), title="Measured so far" if now else "Measured")
     if finding_rows(found):
         show_table(["severity", "what was found", "proposal"], finding_rows(found), title="Findings")
     for verdict in verdicts_of(found):
