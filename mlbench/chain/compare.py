@@ -20,7 +20,7 @@ from .render import figure_html
 from .report import Overview, duration, interval_text, page_html, table_html
 from .run import Run
 from ..core.errors import UsageError
-from ..core.files import read_json, write_text
+from ..core.files import read_json, stable_json, write_text
 from ..core.show import escape, number, plural
 
 # %% auto #0
@@ -76,7 +76,7 @@ def _labels(self: Comparison) -> list[str]:
     if all(given) and len(set(given)) == len(given):
         return [str(label) for label in given]
     names = short_names(self.differing)
-    made = [" · ".join(f"{names[n]} {value_text(column[k])}" for n, column in self.differing.items()) for k in range(len(self.runs))]
+    made = [" · ".join(f"{names[n]}={value_text(column[k])}" for n, column in self.differing.items()) for k in range(len(self.runs))]
     short = all(0 < len(label) <= 48 for label in made) and len(set(made)) == len(made)
     return made if short else [run.id for run in self.runs]
 
@@ -89,7 +89,7 @@ def _measured(run: Run) -> dict[str, dict[str, Any]]:
 def _order(name: str, entries: Sequence[Mapping[str, Any]]) -> list[int]:
     "Places of the runs that have a metric, the best first; as they are where no direction is better."
     known = [n for n, entry in enumerate(entries) if entry.get("value") is not None]
-    direction = more_is_better(name)
+    direction = more_is_better(name.split("/", 1)[-1])
     return known if direction is None else sorted(known, key=lambda n: entries[n]["value"] * (-1 if direction else 1))
 
 
@@ -298,20 +298,50 @@ def _turned(self: Comparison, rows: Sequence[Sequence[str]]) -> tuple[list[str],
     return ["run", *(row[0] for row in rows)], [[label, *(row[n + 1] for row in rows)] for n, label in enumerate(self.labels)]
 
 
+def _alike(self: Comparison) -> list[str]:
+    "Metrics that are the same in every run."
+    return [row[0] for row in self.metrics if len(set(row[1:-1])) == 1]
+
+
 def _metric_panel(self: Comparison) -> tuple[str, str]:
-    "Every metric of every run."
-    head, rows = _turned(self, [row[:-1] for row in self.metrics])
+    "Every metric that is not the same in all runs, the best of each in bold."
+    alike = _alike(self)
+    rows = [row for row in self.metrics if row[0] not in alike]
+    told = "; ".join(f"{row[0].replace('/', ': ')} {row[1]}" for row in self.metrics if row[0] in alike)
+    note = f"<p class='note'>The same in every run: {escape(told)}.</p>" if alike else ""
+    if not rows:
+        return "All metrics", note or "<p class='note'>Nothing was measured.</p>"
+    marked = [[escape(row[0].replace("/", ": ")).replace("_", "_<wbr>"), *_marked(self, row)] for row in rows]
+    head, cells = _turned(self, marked)
     if _wide(self):
-        last = "second against first" if len(self.runs) == 2 else "best against the next"
-        head, rows = ["metric", *head[1:], last], [list(row) for row in self.metrics]
-    return "Metrics", table_html(head, rows) if self.metrics else "<p class='note'>Nothing was measured.</p>"
+        head, cells = ["metric", *self.labels, "second against first" if len(self.runs) == 2 else "best against the next"], []
+        for row, shown in zip(rows, marked, strict=True):
+            judged = row[-1].partition(": ")[2].removeprefix("better ") or row[-1] if len(self.runs) > 2 else row[-1]
+            cells.append([*shown, escape(judged)])
+    elif cells:
+        cells = [[escape(row[0]), *row[1:]] for row in cells]
+    return "All metrics", f"<div class='wraps'>{table_html(head, cells, raw=True)}</div>{note}"
+
+
+def _marked(self: Comparison, row: Sequence[str]) -> list[str]:
+    "The values of a metric as HTML, the best in bold."
+    name, entries = row[0], self.entries(row[0])
+    order = _order(name, entries) if more_is_better(name.split("/", 1)[-1]) is not None else []
+    best = entries[order[0]]["value"] if order else None
+    shown = []
+    for text, entry in zip(row[1:-1], entries, strict=True):
+        value, bracket, span = text.partition(" (")
+        value = f"<b>{escape(value)}</b>" if order and entry.get("value") == best else escape(value)
+        shown.append(value + (f"<div class='note'>{escape(span.removesuffix(')'))}</div>" if bracket else ""))
+    return shown
 
 
 def _parameter_panel(self: Comparison) -> tuple[str, str]:
     "Parameters that differ."
     head, rows = _turned(self, self.parameters)
     head[0] = "parameter" if _wide(self) else "run"
-    return "Parameters that differ", table_html(head, rows) if rows and self.parameters else "<p class='note'>Every parameter is the same.</p>"
+    table = f"<div class='wraps'>{table_html(head, rows)}</div>" if self.parameters else "<p class='note'>Every parameter is the same.</p>"
+    return "Parameters that differ", table
 
 
 def _stage_panel(self: Comparison) -> tuple[str, str]:
@@ -345,8 +375,11 @@ def _data_panel(self: Comparison) -> tuple[str, str]:
                 rows.setdefault(name, ["–"] * len(self.runs))[n] = f"{entries[name]['sha256'][:12]}{count}"
     if all(len(set(row)) == 1 for row in rows.values()):
         facts = "; ".join(f"{name} {row[0]}" for name, row in rows.items())
-        return "Data", f"<p>All runs learned from the same rows.</p><p class='note'>{escape(facts)}</p>" if facts else "<p class='note'>The data are not known.</p>"
-    return "Data", table_html(*_turned(self, [(name, *row) for name, row in rows.items()]))
+        return (
+            "Data",
+            f"<p>All runs learned from the same rows.</p><p class='note'>{escape(facts)}</p>" if facts else "<p class='note'>The data are not known.</p>",
+        )
+    return "Data", f"<div class='wraps'>{table_html(*_turned(self, [(name, *row) for name, row in rows.items()]))}</div>"
 
 # %% ../../nbs/94_chain.compare.ipynb #4e0dce1b
 def _diff_html(lines: Iterable[str]) -> str:
@@ -373,8 +406,8 @@ def _code_panel(self: Comparison) -> tuple[str, str]:
         known = any(_cells(run, stage) is not None for run, manifests in zip(self.runs, self.manifests, strict=True) for stage in manifests)
         parts.append(f"<p>{'All cells are the same.' if known else 'The notebooks of these runs are not kept, so their code cannot be compared.'}</p>")
     if self.surroundings:
-        parts.append(f"<h4>Surroundings that differ</h4>{table_html(*_turned(self, self.surroundings))}")
-    return "Code", "".join(parts)
+        parts.append(f"<h4>Surroundings that differ</h4><div class='wraps'>{table_html(*_turned(self, self.surroundings))}</div>")
+    return "", "".join(parts)
 
 # %% ../../nbs/94_chain.compare.ipynb #9eee4d50
 MOST_DRAWN = 40
@@ -409,7 +442,9 @@ def interval_figure(
         bars = _errors(shown) if shown else None
         marker = {"color": colour, "size": 9}
         x, y = [e["value"] for e in shown], [_clip(labels[n]) for n in rows]
-        figure.add_scatter(x=x, y=y, error_x=bars, mode="markers", marker=marker, text=[interval_text(e) for e in shown], hovertemplate="%{y}<br>%{text}<extra></extra>")
+        figure.add_scatter(
+            x=x, y=y, error_x=bars, mode="markers", marker=marker, text=[interval_text(e) for e in shown], hovertemplate="%{y}<br>%{text}<extra></extra>"
+        )
     figure_layout(figure, _finding(metric, labels, entries, order, near), metric, height=118 + 27 * len(order), legend=False)
     places = [_clip(labels[n]) for n in order]
     return figure.update_yaxes(type="category", categoryorder="array", categoryarray=places[::-1], range=[-0.6, len(places) - 0.4])
@@ -460,14 +495,23 @@ def effect_figure(
         at = {"row": place // wide + 1, "col": place % wide + 1}
         x, kind = _axis_of([parameters[parameter][n] for n in known])
         y, hover = [entries[n]["value"] for n in known], "%{text}<extra></extra>"
-        means = sorted(((v, sum(b for a, b in zip(x, y, strict=True) if a == v) / x.count(v)) for v in dict.fromkeys(x)), key=lambda p: p[0] if kind != "category" else 0)
+        means = sorted(
+            ((v, sum(b for a, b in zip(x, y, strict=True) if a == v) / x.count(v)) for v in dict.fromkeys(x)), key=lambda p: p[0] if kind != "category" else 0
+        )
         figure.add_scatter(x=[p[0] for p in means], y=[p[1] for p in means], mode="lines", line={"color": GOOD, "width": 2}, hoverinfo="skip", **at)
         bars = _errors([entries[n] for n in known])
         marker, text = {"color": MUTED, "size": 8, "opacity": 0.85}, [f"{labels[n]}<br>{interval_text(entries[n])}" for n in known]
-        bars = bars and bars | {"color": MUTED, "thickness": 1}
+        bars = bars and bars | {"color": MUTED, "thickness": 1, "visible": len(known) <= 12}
         figure.add_scatter(x=x, y=y, error_y=bars, mode="markers", marker=marker, text=text, hovertemplate=hover, **at)
-        figure.update_xaxes(type=kind, title={"text": short}, **at, **({"tickvals": sorted(set(x)), "ticktext": [value_text(v) for v in sorted(set(x))]} if kind == "log" and len(set(x)) <= 8 else {}))
-    figure_layout(figure, f"How {metric} moves with {'the parameter' if len(shown) == 1 else 'each parameter'}", height=60 + 290 * -(-len(shown) // wide), legend=False)
+        figure.update_xaxes(
+            type=kind,
+            title={"text": short},
+            **at,
+            **({"tickvals": sorted(set(x)), "ticktext": [value_text(v) for v in sorted(set(x))]} if kind == "log" and len(set(x)) <= 8 else {}),
+        )
+    figure_layout(
+        figure, f"How {metric} moves with {'the parameter' if len(shown) == 1 else 'each parameter'}", height=60 + 290 * -(-len(shown) // wide), legend=False
+    )
     return figure.update_yaxes(title={"text": metric}, col=1)
 
 # %% ../../nbs/94_chain.compare.ipynb #5797e1e0
@@ -535,7 +579,7 @@ def _stored(figure: dict[str, Any], name: str) -> str:
 def _metric_section(self: Comparison) -> str:
     "Drawings of the metrics: one when there is one, else to choose from."
     names = [row[0] for row in self.metrics if any(e.get("value") is not None for e in self.entries(row[0]))]
-    names = sorted(names, key=lambda n: n != self.main)
+    names = sorted([n for n in names if n not in _alike(self) or n == self.main], key=lambda n: n != self.main)
     if not names:
         return ""
     figures = {n: interval_figure(n, self.labels, self.entries(n)) for n in names}
@@ -554,17 +598,27 @@ def _figure_section(self: Comparison) -> str:
     if not shared:
         return ""
     stored = {name: {n: read_json(path) for n, path in runs.items()} for name, runs in shared.items()}
+    alike = [name for name, sides in stored.items() if len({stable_json(figure) for figure in sides.values()}) == 1]
     if len(self.runs) == 2:
-        pairs = []
-        for k, (name, sides) in enumerate(stored.items()):
-            both = "".join(figure_html(sides[n], f"figure-{k}-{n}", self.labels[n]) for n in (0, 1))
-            pairs.append(f"<h3>{escape(name)}</h3><div class='two'>{both}</div>")
-        return "".join(pairs)
+        return _pairs(self, stored, alike)
+    stored = {name: sides for name, sides in stored.items() if name not in alike} or stored
+    notes = [f"{len(having)} of {len(self.runs)} runs keep their figures."] if len(having) < len(self.runs) else []
+    notes += [f"The same in all of them: {', '.join(alike)}."] if alike and len(alike) < len(shared) else []
     data = "".join(_stored(figure, f"figure-{k}-{n}") for k, sides in enumerate(stored.values()) for n, figure in sides.items())
     runs = {n: _clip(self.labels[n], 60) for n in having}
     lists = {"figure": _options(dict(enumerate(stored)), 0), "left": _options(runs, having[0]), "right": _options(runs, having[1])}
-    some = "" if len(having) == len(self.runs) else f"<p class='note'>{len(having)} of {len(self.runs)} runs keep their figures.</p>"
-    return _chooser("figures", lists, {"left": "figure-{figure}-{left}", "right": "figure-{figure}-{right}"}, data) + some
+    note = f"<p class='note'>{escape(' '.join(notes))}</p>" if notes else ""
+    return _chooser("figures", lists, {"left": "figure-{figure}-{left}", "right": "figure-{figure}-{right}"}, data) + note
+
+
+def _pairs(self: Comparison, stored: Mapping[str, Mapping[int, dict[str, Any]]], alike: Sequence[str]) -> str:
+    "All figures of two runs; those that are the same are folded away."
+    shown: dict[bool, list[str]] = {True: [], False: []}
+    for k, (name, sides) in enumerate(stored.items()):
+        both = "".join(figure_html(sides[n], f"figure-{k}-{n}", self.labels[n]) for n in (0, 1))
+        shown[name in alike].append(f"<h3>{escape(name)}</h3><div class='two'>{both}</div>")
+    same = f"<details><summary>{plural(len(alike), 'figure')} the same in both runs</summary>{''.join(shown[True])}</details>" if alike else ""
+    return "".join(shown[False]) + same
 
 # %% ../../nbs/94_chain.compare.ipynb #37683995
 def _times(run: Run) -> dict[str, float]:
@@ -591,7 +645,7 @@ def _banner(self: Comparison) -> str:
 
 def _panel(titled: tuple[str, str]) -> str:
     "A framed part of the page."
-    return f"<div class='panel'><h2>{titled[0]}</h2>{titled[1]}</div>"
+    return f"<div class='panel'>{f'<h2>{titled[0]}</h2>' if titled[0] else ''}{titled[1]}</div>"
 
 # %% ../../nbs/94_chain.compare.ipynb #efc1a282
 def _parts(self: Comparison) -> dict[str, tuple[str, str]]:
@@ -599,9 +653,9 @@ def _parts(self: Comparison) -> dict[str, tuple[str, str]]:
     times = [_times(run) for run in self.runs]
     effects = bool(self.main) and len(self.runs) >= 4 and 0 < len(self.differing) <= 12
     metrics = _metric_section(self)
-    metrics += _drawn(effect_figure(self.main, self.differing, self.labels, self.entries(self.main)), "effects") if effects else ""
+    metrics += _drawn(effect_figure(self.main, self.differing, self.labels, self.entries(self.main)), "drawing-effects") if effects else ""
     failed = _panel(("What failed", table_html(["trial", "why"], self.story.failed))) if self.story.failed else ""
-    taken = _drawn(time_figure(self.labels, times), "times") if any(times) else ""
+    taken = _drawn(time_figure(self.labels, times), "drawing-times") if any(times) else ""
     parts = {
         "metrics": ("Metrics", metrics + _panel(_metric_panel(self))),
         "parameters": ("Parameters", _panel(_parameter_panel(self)) + failed),

@@ -52,7 +52,7 @@ class Trial:
     @property
     def label(self) -> str:
         "What makes this trial different, in words."
-        return " · ".join(f"{short} {value_text(self.values[name])}" for name, short in short_names(self.swept).items()) or "as it is"
+        return " · ".join(f"{short}={value_text(self.values[name])}" for name, short in short_names(self.swept).items()) or "as it is"
 
 # %% ../../nbs/93_chain.grid.ipynb #2ef10519
 MANY_TRIALS = 10_000

@@ -23,6 +23,7 @@ from .notebooks import section_of
 from .parameters import decode, encode, yaml_literal
 from .plan import RunOptions, plan_chain
 from .project import Project
+from .proof import write_proof
 from .recovery import mend_stale
 from .report import duration, interval_text, table_html, write_report
 from .run import Run, now, process_alive, process_mark
@@ -300,6 +301,7 @@ def thin_run(
     if removed:
         write_json(run.folder / "run.json", run.record | {"thinned": {"when": now(), "why": why, "removed": removed}})
         append_line(run.folder / "events.jsonl", {"type": "thinned", "time": time.time(), "removed": removed})
+        write_proof(run)
     return removed
 
 
@@ -419,8 +421,8 @@ def _story(plan: SweepPlan, sweep: Sweep) -> Story:
     failed = [(row[1], row[2].removeprefix("failed: ")) for row in sweep.rows[len(ranked) :]]
     score = ranked[0]["score"]
     main = f"{section_of(score['stage'])}/{score['name']}" if score else ""
-    verb = "is" if len(plan.grid.swept) <= 1 else "are"
-    return Story(f"Which {words} {verb} best?", {line["run"]: sweep.label(line) for line in ranked}, main, sweep.sentence, sweep.notes, failed)
+    title = f"Which {words} is best?" if len(plan.grid.swept) <= 1 else f"Which values of {words} are best?"
+    return Story(title, {line["run"]: sweep.label(line) for line in ranked}, main, sweep.sentence, sweep.notes, failed)
 
 
 def swept_words(

@@ -50,25 +50,27 @@ class SweepState:
     larger: bool = True
     best: tuple[float, str, str] | None = None  # value, its text, label
     running: dict[int, TrialState] = field(default_factory=dict)
-    began: float = 0.0
+    spent: float = 0.0  # seconds of the trials that have ended
 
 # %% ../../nbs/98_cli.sweeping.ipynb #02dd3de9
 def seconds_left(
     state: SweepState,  # of a sweep
-    now: float,  # on the clock of `state.began`
+    now: float,  # on the clock of the trials
 ) -> float | None:  # None while nothing is known
     "How long the rest may take, as the trials so far took."
     over = state.done + state.failed
-    if not over or not state.began:
+    if not over:
         return None
-    running = sum(min(1.0, (now - t.began) * over / (now - state.began) / state.workers) for t in state.running.values()) * 0.5
-    return max(0.0, (state.trials - state.before - over - running) * (now - state.began) / over)
+    mean = state.spent / over
+    waiting = state.trials - state.before - over - len(state.running)
+    running = sum(max(0.0, mean - (now - trial.began)) for trial in state.running.values())
+    return (waiting * mean + running) / state.workers
 
 
 def summary_line(
     state: SweepState,  # of a sweep
-    now: float,  # on the clock of `state.began`
-) -> str:  # such as `3 of 9 done, 2 running; best roc_auc 0.91 (factor 3); about 12 s left`
+    now: float,  # on the clock of the trials
+) -> str:  # such as `3 of 9 done, 2 running; best roc_auc 0.91 (factor=3); about 12 s left`
     "The sweep in one line."
     counts = [f"{state.done + state.before} of {state.trials} done"]
     counts += [f"{n} {word}" for n, word in ((len(state.running), "running"), (state.failed, "failed")) if n]
@@ -89,6 +91,7 @@ def _trial_ended(state: SweepState, event: Mapping[str, Any]) -> None:
     state.running.pop(event["trial"], None)
     state.done += event["status"] == "done"
     state.failed += event["status"] == "failed"
+    state.spent += event.get("seconds") or 0.0
     score = event.get("score") or {}
     value = score.get("value")
     if value is not None and (state.best is None or (value > state.best[0]) == state.larger and value != state.best[0]):
@@ -106,7 +109,6 @@ def change_sweep(
         state.trials, state.workers, state.before = event["trials"], event["workers"], event["finished"]
         state.metric, state.larger = event["metric"], event["larger"]
     elif kind == "trial_started":
-        state.began = state.began or now
         state.running[event["trial"]] = TrialState(event["label"], now)
     elif kind == "trial_ended":
         _trial_ended(state, event)
@@ -151,7 +153,7 @@ def _picture(self: SweepWatch) -> Any:
 # %% ../../nbs/98_cli.sweeping.ipynb #d6cbfc87
 def ended_line(
     event: Mapping[str, Any],  # of type `trial_ended`
-) -> str:  # such as `✓  factor 3  roc_auc 0.91 (0.88 to 0.93)  3.2 s`
+) -> str:  # such as `✓  factor=3  roc_auc 0.91 (0.88 to 0.93)  3.2 s`
     "How a trial came out, in one line."
     score, error = event.get("score"), event.get("error") or {}
     said = (

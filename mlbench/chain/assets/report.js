@@ -24,6 +24,14 @@ function wrapTitle(layout, width) {
   if (layout.height) layout.height += extra;
 }
 
+// So is the title of a horizontal axis, where there is one axis.
+function wrapAxis(layout, width) {
+  const text = layout.xaxis?.title?.text ?? "", room = Math.max(20, Math.floor((width - 110) / 7.6));
+  if (layout.xaxis2 || text.length <= room || text.includes("<")) return;
+  const cut = text.lastIndexOf(" ", room);
+  if (cut > 0) layout.xaxis.title = Object.assign({}, layout.xaxis.title, { text: `${text.slice(0, cut)}<br>${text.slice(cut + 1)}` });
+}
+
 function themed(layout, width) {
   const copy = JSON.parse(JSON.stringify(layout || {}));
   const ink = dark() ? "#c8d1db" : "#1f2933", line = dark() ? "#2f3945" : "#e4e8ee";
@@ -32,6 +40,7 @@ function themed(layout, width) {
   delete copy.width;
   copy.autosize = true;
   wrapTitle(copy, width);
+  wrapAxis(copy, width);
   if (dark()) {
     for (const key of Object.keys(copy)) if (/^[xy]axis\d*$/.test(key)) Object.assign(copy[key], { gridcolor: line, zerolinecolor: line, linecolor: line });
     for (const note of copy.annotations || []) if (note.font) delete note.font.color;
