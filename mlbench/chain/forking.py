@@ -467,11 +467,16 @@ def _turn(self: Server, seconds: float) -> Work | None:
     self.reap()
     if self.at_work() or any(g.child is not None for g in self.guests):
         self.used = time.monotonic()
-    ahead = sum(c.order is None for c in self.children.values())
-    if self.ready and not self.stale and ahead < self.pool and self.spoiled < 3 and time.monotonic() >= self.refill_at and unsafe(self.threads) is None:
+    if self.wanting() and time.monotonic() >= self.refill_at:
         made = self.fork("pool", lambda server: run_ahead(self.folder, server))
         return None if isinstance(made, Child) else made
     return None
+
+
+def _wanting(self: Server) -> bool:
+    "Whether another kernel should be prepared."
+    ahead = sum(c.order is None for c in self.children.values())
+    return self.ready and not self.stale and ahead < self.pool and self.spoiled < 3 and unsafe(self.threads) is None
 
 
 def _at_work(self: Server) -> int:
@@ -521,7 +526,8 @@ def _load(self: Server) -> Work | None:
     gc.collect()
     gc.freeze()
     if server_key(self.environment) != self.key:
-        self.stale = "what is installed, or a setting, changed while the fork server started"
+        self.stale = "what is installed, or mlbench itself, changed while the fork server started"
+        self.say(self.stale)
     self.ready = True
     self.say("ready with", self.threads, "threads")
     return None
@@ -531,8 +537,8 @@ def _run(self: Server) -> Work | None:
     "Import and serve until nobody comes any more; in a child: what that is to do."
     work = self.load()
     while work is None and not self.ending:
-        patience = max(0.0, min(self.used + self.idle - time.monotonic(), 5.0))
-        work = self.turn(min(patience, 0.05) if self.refill_at > time.monotonic() else patience)
+        until = min(self.used + self.idle, self.refill_at if self.wanting() else float("inf"))
+        work = self.turn(max(0.0, min(until - time.monotonic(), 5.0)))
         if time.monotonic() - self.used > self.idle or not (self.folder / "s").exists():
             self.ending = self.ending or not self.at_work()
     return work
@@ -576,7 +582,7 @@ class Server:
 
     say, answer, listen, leave, fork, drop_pipe, hear, tell = _say, _answer, _listen, _leave, _fork, _drop_pipe, _hear, _tell
     refusal, give, hand_over, welcome, read, obey, farewell, reap = _refusal, _give, _hand_over, _welcome, _read, _obey, _farewell, _reap
-    turn, at_work, facts, names, load, run, close = _turn, _at_work, _facts, _names, _load, _run, _close
+    turn, wanting, at_work, facts, names, load, run, close = _turn, _wanting, _at_work, _facts, _names, _load, _run, _close
 
 # %% ../../nbs/93_chain.forking.ipynb #80cfc3fe
 def _make_room(folder: Path) -> None:

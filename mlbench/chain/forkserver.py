@@ -157,7 +157,8 @@ def send(
     data = json.dumps(message).encode() + b"\n"
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
     sent = connection.sendmsg([data], ancillary)
-    connection.sendall(data[sent:])
+    if sent < len(data):  # the other side may have taken all and gone
+        connection.sendall(data[sent:])
 
 
 def messages(
