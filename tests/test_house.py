@@ -1,12 +1,16 @@
 "The house stands: floors, light imports, notebooks and modules that belong together."
 
 import ast
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import mlbench
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -119,3 +123,12 @@ def test_a_half_merged_notebook_is_found(tmp_path):
 def test_modules_parse_on_the_oldest_python():
     for path in (ROOT / "mlbench").rglob("*.py"):
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 11))
+
+
+def test_no_public_name_of_a_package_is_the_name_of_one_of_its_modules():
+    "Importing the module first would put it in the place of the name."
+    for found in pkgutil.iter_modules(mlbench.__path__):
+        if found.ispkg:
+            package = importlib.import_module(f"mlbench.{found.name}")
+            modules = {m.name for m in pkgutil.iter_modules(package.__path__)}
+            assert not modules & set(getattr(package, "__all__", [])), found.name

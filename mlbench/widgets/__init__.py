@@ -5,7 +5,7 @@ from mlbench.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "explore": "mlbench.widgets.explore",
+        "explore": "mlbench.widgets.exploring",
         "stage_form": "mlbench.widgets.form",
         "table_view": "mlbench.widgets.table",
     },
