@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from ..chain.cards import interval_text
-from ..chain.job import Follower
 from ..chain.run import Run
 from .output import console, is_terminal, say
 from ..core.progress import progress_text
@@ -39,6 +38,7 @@ class StageState:
     cells: int = 0
     line: str = ""
     doing: str = ""
+    values: str = ""
     figures: dict[str, str] = field(default_factory=dict)
     began: float = 0.0
     seconds: float | None = None
@@ -96,9 +96,10 @@ def change_state(
         state.cells = event.get("cells") or state.cells
         if kind == "cell_started":
             state.line = mask(str(event.get("line") or "").strip())
-            state.doing = state.line
+            state.doing, state.values = state.line, ""
     elif kind == "progress":
         state.doing = progress_text(event)
+        state.values = progress_text({"values": event.get("values")}).strip(" ()") or state.values
     elif kind == "card" and event.get("part") == "metric":
         entry = event.get("entry") or {}
         state.figures.pop(str(entry.get("name")), None)
@@ -129,15 +130,17 @@ def stage_lines(
     now: float,  # for the seconds of the one that runs
     width: int,  # columns of the terminal
     names: int,  # letters of the longest name
+    times: int = 6,  # letters of the longest time
 ) -> list[str]:  # the first one is the stage, the others belong to it
     "What a terminal shows of a stage."
     mark, name, cells, time, _ = stage_row(state, now)
     running = state.status == "running"
-    head = f"{mark}  {name:<{names}}  {time:>12}  {cells:>7}"
-    what = state.figure or ("" if running else {"done": "done", "reused": "unchanged"}.get(state.status, ""))
+    head = f"{mark}  {name:<{names}}  {time:>{times}}  {cells:>5}"
+    what = state.figure or (state.values if running else {"done": "done", "reused": "unchanged"}.get(state.status, ""))
     lines = [_cut(f"{head}  {what}" if what else head.rstrip(), width)]
     if running:
-        lines += [_cut(f"   {part}", width) for part in dict.fromkeys([state.line, state.doing]) if part]
+        doing = state.doing if state.figure else state.doing.removesuffix(f" ({state.values})")
+        lines += [_cut(f"   {part}", width) for part in dict.fromkeys([state.line, doing]) if part]
     elif state.status not in ("waiting", "done", "reused") and state.doing:
         lines += textwrap.wrap(state.doing, width, initial_indent="   ", subsequent_indent="   ", max_lines=3, placeholder=" …")
     return lines
@@ -151,9 +154,10 @@ def _picture(self: Watch) -> Any:
     from rich.text import Text
 
     picture = Text(no_wrap=True, overflow="ellipsis")
-    names = max((len(name) for name in self.stages), default=0)
+    now, width, names = time.time(), max(20, self.live.console.width), max((len(name) for name in self.stages), default=0)
+    times = max((len(stage_row(state, now)[3]) for state in self.stages.values()), default=0)
     for state in self.stages.values():
-        first, *rest = stage_lines(state, time.time(), max(20, self.live.console.width), names)
+        first, *rest = stage_lines(state, now, width, names, max(6, times))
         picture.append(first + "\n", style=_COLOURS.get(state.status, "dim"))
         picture.append("".join(f"{line}\n" for line in rest), style="dim" if state.status == "running" else "")
     picture.rstrip()
@@ -246,6 +250,8 @@ def follow(
 ) -> str:  # status of the run at its end
     "Show a run until its end."
     with Watch(stream or sys.stdout) as watch:
+        from mlbench.chain.job import Follower
+
         follower = Follower(run.folder / "events.jsonl", watch)
         while run.status == "running":
             follower.pump()

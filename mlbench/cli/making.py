@@ -72,11 +72,14 @@ def new(
 # %% ../../nbs/98_cli.making.ipynb #8bd5219a
 def _start_run(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool, options: RunOptions | None = None) -> Run:
     "Run the chain under the eyes of a watch."
+    from mlbench.chain.plan import plan_chain
     from mlbench.chain.project import Project
+
+    opened, seen = Project.open(project), []
+    plan_chain(opened, from_, to, given, force, options)  # a mistake is told before the rest is loaded
     from mlbench.chain.runner import run_chain
     from mlbench.cli.live import Watch
 
-    opened, seen = Project.open(project), []
     try:
         with Watch() as watch:
 
@@ -165,13 +168,14 @@ def run(
       mlbench run shop --on-error=hold --stage-timeout 600
     """
     from mlbench.chain.plan import RunOptions
-    from mlbench.cli.views import near
 
     given = typed_parameters(parameter)
     if dry_run:
         return _show_preview(project, from_, to, given, force)
     options = RunOptions(fresh=fresh, on_error=on_error, cell_timeout=cell_timeout, stage_timeout=stage_timeout)  # type: ignore[arg-type]  # checked there
     done = _start_run(project, from_, to, given, force, options)
+    from mlbench.cli.views import near
+
     _summary(done)
     say(near(done.folder))
 
