@@ -111,8 +111,9 @@ class Watcher(threading.Thread):
 
 # %% ../../nbs/93_chain.kernel.ipynb #6f6a19fc
 def _init_iopub(self: LosslessKernelApp, context: Any) -> None:
-    "Make the output channel."
+    "Make the output channel; leave the history that IPython keeps of a person's cells alone."
     context.setsockopt(zmq.SNDHWM, 0)
+    self.config.HistoryManager.enabled = False
     IPKernelApp.init_iopub(self, context)
 
 
