@@ -32,7 +32,7 @@ from .why import reasons_for
 from ..core.errors import ArtifactError, GateRefused, StageError, UsageError
 from ..core.files import DiskFull, link_or_copy, read_json, remove, remove_leftovers, sha256_file, write_json
 from ..core.secrets import mask
-from ..core.settings import kernel_environment
+from ..core.settings import kernel_environment, thread_environment
 
 # %% auto #0
 __all__ = ['NotClosed', 'error_facts', 'go_on', 'failure_message', 'Chain', 'find_unchanged', 'run_chain']
@@ -344,7 +344,17 @@ def _open_run(plan: Plan, problem: dict[str, Any], runs: list[Run]) -> Recorder:
                 return recorder
     return create_run(plan)
 
-# %% ../../nbs/93_chain.runner.ipynb #7e391f74
+# %% ../../nbs/93_chain.runner.ipynb #8f526496
+def _warm_up(plan: Plan) -> None:
+    "Have the fork server ready when the first kernel is wanted."
+    from mlbench.chain.forkserver import warm_up
+
+    options = plan.options
+    if not options.fresh:
+        threads = thread_environment(options.threads, {}) if options.threads else {}
+        warm_up(kernel_environment(plan.project.runs, plan.project.path, "", "") | threads)
+
+# %% ../../nbs/93_chain.runner.ipynb #ffd82adb
 def run_chain(
     project: Project | str | Path,  # the project or its folder
     from_: str | None = None,  # stages before this one are taken as they last were
@@ -362,12 +372,18 @@ def run_chain(
     project = project if isinstance(project, Project) else Project.open(project)
     mend_stale(project)
     plan = plan_chain(project, from_, to, parameters, force, options)
-    problem, runs = problem_parts(project), past_runs(project)
+    runs = past_runs(project)
+    early = force or not runs
+    if early:
+        _warm_up(plan)
+    problem = problem_parts(project)
     old = None if force else find_unchanged(plan, problem, runs)
     if old is not None:
         if on_progress is not None:
             on_progress({"type": "unchanged", "time": time.time(), "run": old.id})
         return old
+    if not early:
+        _warm_up(plan)
     with caught_signals() as signals:
         recorder = _open_run(plan, problem, runs)
         follower = Follower(recorder.run.folder / "events.jsonl", on_progress)
