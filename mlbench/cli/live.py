@@ -154,7 +154,8 @@ def _picture(self: Watch) -> Any:
     from rich.text import Text
 
     picture = Text(no_wrap=True, overflow="ellipsis")
-    now, width, names = time.time(), max(20, self.live.console.width), max((len(name) for name in self.stages), default=0)
+    width = max(20, self.live.console.width) if self.live else 80
+    now, names = time.time(), max((len(name) for name in self.stages), default=0)
     times = max((len(stage_row(state, now)[3]) for state in self.stages.values()), default=0)
     for state in self.stages.values():
         first, *rest = stage_lines(state, now, width, names, max(6, times))
