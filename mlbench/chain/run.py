@@ -159,7 +159,7 @@ def _why(self: Run, stage: str) -> list[str]:
     from mlbench.chain.plan import plan_chain
 
     project = Project.open(self.project)
-    planned = next(s for s in plan_chain(project).stages if s.name == project.stage_name(stage))
+    planned = next(s for s in plan_chain(project, secrets=False).stages if s.name == project.stage_name(stage))
     manifest, inputs = read_manifest(self, planned.name), inputs_of(planned.notebook, self.manifests)
     if manifest is None or inputs is None:
         return key_difference(None, {})

@@ -50,8 +50,8 @@ def _options(
 ) -> None:
     "Options that stand before every command; `main` reads them itself."
 
-# %% ../../nbs/98_cli.app.ipynb #b813aeed
-MODULES = ("mlbench.cli.making", "mlbench.cli.sweeping", "mlbench.cli.looking", "mlbench.cli.proving", "mlbench.cli.serving")
+# %% ../../nbs/98_cli.app.ipynb #463e291b
+MODULES = ("mlbench.cli.making", "mlbench.cli.sweeping", "mlbench.cli.looking", "mlbench.cli.parameters", "mlbench.cli.proving", "mlbench.cli.serving")
 
 
 def commands() -> list[str]:  # their names, in the order of help
@@ -59,6 +59,16 @@ def commands() -> list[str]:  # their names, in the order of help
     for module in MODULES:
         importlib.import_module(module)
     return [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
+
+# %% ../../nbs/98_cli.app.ipynb #b91dd189
+def _more_help(words: list[str]) -> None:
+    "Print the parameters of a project behind a help text."
+    if {"-h", "--help"} & set(words):
+        from mlbench.cli.parameters import help_project, show_help
+
+        folder = help_project(words)
+        if folder is not None:
+            show_help(folder)
 
 # %% ../../nbs/98_cli.app.ipynb #0a72ef5e
 def main(
@@ -74,6 +84,9 @@ def main(
     commands()
     try:
         app(words, prog_name="mlbench")
+    except SystemExit as end:
+        _more_help(words if not end.code else [])
+        raise
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

@@ -243,7 +243,7 @@ def look_at_project(
     try:
         from mlbench.chain.plan import plan_chain
 
-        stages = plan_chain(project).stages
+        stages = plan_chain(project, secrets=False).stages
         question = project.problem.question
     except MlbenchError as error:
         return [Finding("project", "problem", str(error), f"mend what is listed in {project.path}")]

@@ -206,7 +206,7 @@ def why(
     from mlbench.chain.project import Project
     from mlbench.chain.why import explain, explanation
 
-    plan = plan_chain(Project.open(project), None, stage, typed_parameters(parameter))
+    plan = plan_chain(Project.open(project), None, stage, typed_parameters(parameter), secrets=False)
     say(explanation(explain(plan)[-1]))
 
 # %% ../../nbs/98_cli.making.ipynb #b3680235

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..chain.cards import entries_of, figures_of_merit, gravest_first, interval_text, latest_verdicts
-from ..chain.notebooks import section_of
 from ..chain.parameters import decode, yaml_literal
 from ..chain.plan import Plan
 from ..chain.project import Project
@@ -22,7 +21,7 @@ from ..core.errors import ArtifactError, UsageError, did_you_mean
 
 # %% auto #0
 __all__ = ['RUN_COLUMNS', 'find_run', 'main_metric', 'verdicts_of', 'verdict_text', 'runs_rows', 'stage_rows', 'metric_rows',
-           'finding_rows', 'now_text', 'parameter_rows', 'preview', 'near']
+           'finding_rows', 'now_text', 'preview', 'near']
 
 # %% ../../nbs/98_cli.views.ipynb #85a618b8
 def find_run(
@@ -143,22 +142,6 @@ def now_text(
         if state.status == "running":
             return f"{head}; {state.name} runs since {duration(time.time() - state.began)}, at cell {state.cell} of {state.cells}: {state.doing}"
     return f"{head}; the next one is about to start."
-
-# %% ../../nbs/98_cli.views.ipynb #92043209
-def parameter_rows(
-    plan: Plan,  # of the next run
-    stage: str | None = None,  # one stage; None takes all
-) -> list[tuple[str, str, str, str, str]]:  # name, value, from where, type, help
-    "Rows for the parameters of a project."
-    wanted = plan.project.stage_name(stage) if stage else None
-    rows = []
-    for planned in plan.stages:
-        if wanted in (None, planned.name):
-            for name, choice in planned.choices.items():
-                parameter = planned.notebook.parameters[name]
-                kind = " ".join(filter(None, [str(parameter.kind), parameter.range_text()]))
-                rows.append((f"{section_of(planned.name)}.{name}", yaml_literal(choice.value), choice.origin, kind, parameter.help))
-    return rows
 
 # %% ../../nbs/98_cli.views.ipynb #86ca5816
 def preview(
