@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = _lazy_names(
         "Stage": "mlbench.chain.stage",
         "list_runs": "mlbench.chain.run",
         "run_chain": "mlbench.chain.runner",
+        "run_sweep": "mlbench.chain.sweep",
         "finish_run": "mlbench.chain.tracking",
         "Bundle": "mlbench.deployment.bundle",
         "start_service": "mlbench.deployment.client",

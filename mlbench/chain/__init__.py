@@ -11,6 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "list_runs": "mlbench.chain.run",
         "reproduce_run": "mlbench.chain.reproduce",
         "run_chain": "mlbench.chain.runner",
+        "run_sweep": "mlbench.chain.sweep",
+        "Sweep": "mlbench.chain.sweep",
         "finish_run": "mlbench.chain.tracking",
         "verify_run": "mlbench.chain.verification",
     },

@@ -193,7 +193,7 @@ def _notes(self: Sweep) -> list[str]:
 def _command(self: Sweep) -> str:
     "How to run the whole chain with the best values."
     best = next(iter(self.ranked), None)
-    values = {name: yaml_literal(decode(value)) for name, value in (best["values"] if best else {}).items()}
+    values = {name: yaml_literal(decode(best["values"][name])) for name in self.record["grid"]} if best else {}
     words = [
         f"-p {name}={value}" if value.replace(".", "").replace("_", "").replace("-", "").isalnum() else f"-p '{name}={value}'" for name, value in values.items()
     ]
