@@ -614,4 +614,7 @@ def serve(
     if work is None:
         server.close()
     else:
+        from mlbench.chain.kernel import end_process
+
         work()
+        end_process()

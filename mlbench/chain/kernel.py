@@ -5,7 +5,10 @@
 # %% ../../nbs/93_chain.kernel.ipynb #6487337d
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
+import io
 import json
 import os
 import select
@@ -16,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import zmq
 from ipykernel.kernelapp import IPKernelApp
@@ -24,7 +27,7 @@ from ipykernel.kernelapp import IPKernelApp
 from ..core.settings import runner_alive, settings, stage_secrets
 
 # %% auto #0
-__all__ = ['held_until', 'may_live', 'wait_for_end', 'end_group', 'Watcher', 'LosslessKernelApp', 'main']
+__all__ = ['held_until', 'may_live', 'wait_for_end', 'end_group', 'Watcher', 'LosslessKernelApp', 'end_process', 'main']
 
 # %% ../../nbs/93_chain.kernel.ipynb #0f70590d
 def held_until(
@@ -180,9 +183,29 @@ class LosslessKernelApp(IPKernelApp):
     init_iopub, init_poller, init_heartbeat, end, adopt = _init_iopub, _init_poller, _init_heartbeat, _end, _adopt
     init_gui_pylab, init_extensions, init_code = map(_later, ("init_gui_pylab", "init_extensions", "init_code"))
 
+# %% ../../nbs/93_chain.kernel.ipynb #b8db24ab
+def _flush_files() -> None:
+    "Write out what waits in files that are still open."
+    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    for one in gc.get_objects():
+        if issubclass(type(one), kinds) and not one.closed:
+            with contextlib.suppress(Exception):  # a pipe that nobody reads any more, a full disk: nobody is left to be told
+                one.flush()
+
+
+def end_process(
+    code: int = 0,  # what the process ends with
+) -> NoReturn:
+    "End as Python does, without taking the interpreter to pieces."
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    _flush_files()
+    os._exit(code)
+
 # %% ../../nbs/93_chain.kernel.ipynb #be9743e2
 def main() -> None:
     "Start a kernel with the options of the command line."
     if sys.path and (sys.path[0] == "" or Path(sys.path[0]) == Path.cwd()):
         del sys.path[0]
     LosslessKernelApp.launch_instance()
+    end_process()

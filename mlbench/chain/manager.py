@@ -14,8 +14,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +80,10 @@ def _socket_folder() -> Path:
 def _provisioner(self: KernelManager) -> Any:
     "Who starts the process."
     chosen: type[LocalProvisioner] = LocalProvisioner
-    if not self.fresh and find_spec("mlbench.chain.provisioner") is not None:
-        chosen = import_module("mlbench.chain.provisioner").ForkProvisioner
+    if not self.fresh:
+        from mlbench.chain.provisioner import ForkProvisioner
+
+        chosen = ForkProvisioner
     return chosen(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
 
 
@@ -158,6 +158,8 @@ def _forget(self: KernelManager) -> None:
     self._close_control_socket()
     self.context.destroy(linger=0)
     if not self.held:
+        if self.provisioner is not None:
+            run_sync(self.provisioner.cleanup)(restart=False)
         shutil.rmtree(self.folder, ignore_errors=True)
     self._connection_file_written = False
     process = getattr(self.provisioner, "process", None)
