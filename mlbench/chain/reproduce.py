@@ -373,12 +373,12 @@ def _days(*moments: Any) -> set[str]:
 
 def _aside(about: Mapping[str, Any], stage: str, runs: Sequence[Run], replaced: Mapping[str, str]) -> Aside:
     "What is set aside in the texts of one stage."
-    words = {about["run_folder"]: "RUN_FOLDER", about["project_folder"]: "PROJECT_FOLDER"} | dict(replaced)
+    words = {about["run_folder"]: "PROJECT/runs/RUN", about["project_folder"]: "PROJECT"} | dict(replaced)
     days: set[str] = set()
     volatile: set[str] = set()
     for run in runs:
         manifest = run.manifests[stage]
-        words |= {run.id: "RUN", str(manifest.get("run")): "RUN", str(run.folder): "RUN_FOLDER", str(run.project): "PROJECT_FOLDER"}
+        words |= {run.id: "RUN", str(manifest.get("run")): "RUN", str(run.folder): "PROJECT/runs/RUN", str(run.project): "PROJECT"}
         days |= _days(run.record.get("started"), run.record.get("ended"), manifest.get("started"), manifest.get("ended"))
         volatile |= {n for n, e in manifest["artifacts"].items() if e.get("volatile")}
     return Aside(words, frozenset(days), frozenset(volatile))

@@ -278,6 +278,8 @@ def _text(self: Verification) -> str:
     size = f"{plural(self.files, 'file')}, {number(self.bytes / 1e6)} MB"
     if not self.changes:
         lines = [f"Run {self.run} is what it was when it ended: {size}, digest {str(self.digest)[:16]}."]
+    elif self.digest is None:
+        lines = [f"Run {self.run} was not sealed, so nobody can say whether it is what it was ({size} looked at)."]
     else:
         lines = [f"Run {self.run} is not what it was when it ended: {plural(len(self.changes), 'finding')} ({size} looked at)."]
     lines += [f"  {c.kind:<10}  {c.text}" + (f"  [{c.path}]" if c.path else "") for c in self.changes]
