@@ -70,7 +70,7 @@ def _path(node: ast.AST | None) -> str | None:
     if isinstance(node, ast.Call):
         name = _last_name(node.func)
         if name in ("Path", "PurePath", "str", "fspath", "abspath") and node.args:
-            return _path(node.args[0])
+            return "/".join(filter(None, map(_path, node.args))) or None if _path(node.args[-1]) else None
         if name in ("join", "joinpath"):
             receiver = [node.func.value] if name == "joinpath" and isinstance(node.func, ast.Attribute) else []
             parts = [_path(a) for a in [*receiver, *node.args]]
@@ -159,6 +159,7 @@ def _names_in(tree: ast.AST) -> Named:
     for node in nodes:
         if id(node) not in passed and isinstance(node, ast.Constant | ast.BinOp | ast.Call) and (path := _path(node)):
             named.paths.add(path)
+            passed |= {id(inner) for inner in ast.walk(node)}  # `b.csv` of `Path('a') / 'b.csv'` is no path of its own
     return named
 
 
