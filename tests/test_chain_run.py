@@ -196,7 +196,7 @@ def test_a_gate_refuses(tmp_path):
     ("source", "kind", "words"),
     [
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died", "killed by SIGKILL"),
-        ("import sys\nsys.exit(0)", "exception", "SystemExit: 0"),
+        ("import sys\nsys.exit(0)", "exit", r"the cell called sys.exit\(0\)"),
         ("stage.save('x', 1) if False else 1", "not closed", r"without stage.close\(\)"),
         ("raise ValueError('postgresql://me:hunter2@db/x is not there')", "exception", r"me:\*\*\*@db"),
     ],

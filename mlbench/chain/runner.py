@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .cache import find_result, inputs_of, intact, past_runs, problem_parts, read_manifest, settled_key, stage_key
-from .execution import NotebookFailed
+from .execution import NotebookFailed, mend_notebook
 from .hold import held_kernel
 from .job import Follower, Job, RunInterrupted, caught_signals, memory_cap, prepare_notebook, reap_kernels, write_parameters
 from .parameters import secret_values, secret_variables
@@ -197,6 +197,7 @@ def _write_failure(recorder: Recorder, stage: str, status: str, facts: dict[str,
     told = {k: v for k, v in facts.items() if k != "traceback"}
     steps = (
         recorder.free_room,
+        lambda: mend_notebook(recorder.run.stage_folder(stage) / "notebook.ipynb"),
         lambda: recorder.event("stage_failed", stage=stage, status=status, exit_code=code, error=told),
         lambda: recorder.finish(stage, status, error=facts, peak_memory_mb=memory),
         lambda: recorder.close(status, facts, code),

@@ -14,6 +14,7 @@ from ..chain.cards import entries_of, figures_of_merit, gravest_first, interval_
 from ..chain.parameters import decode, yaml_literal
 from ..chain.plan import Plan
 from ..chain.project import Project
+from ..chain.recovery import mend_stale
 from ..chain.run import Run, list_runs
 from ..chain.why import explain
 from .live import StageState, duration, states_of
@@ -30,8 +31,11 @@ def find_run(
 ) -> Run:
     "The run that is meant; UsageError names the likely ones."
     if (Path(name) / "run.json").is_file():
+        mend_stale(Run.open(name).project)
         return Run.open(name)
-    runs = list_runs(project or Project.open(), by_hand=True)
+    opened = project or Project.open()
+    mend_stale(opened)
+    runs = list_runs(opened, by_hand=True)
     if name == "last":
         latest = [r for r in runs if r.status != "by-hand"] or runs
         if not latest:
@@ -79,6 +83,7 @@ def runs_rows(
     limit: int = 20,  # at most so many
 ) -> list[tuple[Any, ...]]:  # newest first, in the order of RUN_COLUMNS
     "Rows for a list of runs."
+    mend_stale(project)
     return [_run_row(run) for run in list_runs(project, by_hand=True)[:limit]]
 
 
