@@ -356,13 +356,16 @@ def injected_source(
 # %% ../../nbs/90_chain.parameters.ipynb #0758093d
 def _pieces(text: str) -> list[str]:
     "Divide at the commas that stand in no quotes and in no brackets."
-    pieces, depth, quote = [""], 0, ""
-    for c in text:
+    pieces, depth, quote, before = [""], 0, "", ","
+    for n, c in enumerate(text):
         if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"" and not pieces[-1].strip():
+            escaped = quote == '"' and (len(text[:n]) - len(text[:n].rstrip("\\"))) % 2
+            quote = "" if c == quote and not escaped else quote
+        elif c in "'\"" and before in ",[{:?":
             quote = c
-        depth += 0 if quote else (c in "[{(") - (c in "]})")
+        else:
+            depth += (c in "[{") - (c in "]}")
+        before = c if c.strip() else before
         if c == "," and not depth and not quote:
             pieces.append("")
         else:
@@ -434,7 +437,8 @@ def _listed_values(self: Parameter, text: str) -> list[Any]:
     "The values of a list with or without brackets around it."
     listing = self.plain_kind.name in ("list", "dict")
     inside = text[1:-1] if text.startswith("[") and text.endswith("]") and len(_pieces(text)) == 1 else None
-    if inside is not None and (not listing or all(p[:1] in "[{" for p in _pieces(inside))):
+    absent = ("null", "none", "~") if self.kind.name == "optional" else ()
+    if inside is not None and (not listing or all(p[:1] in ("[", "{") or p in absent for p in _pieces(inside))):
         text = inside
     pieces = _pieces(text)
     if "" in pieces[1:] or (pieces == [""] and self.plain_kind.name not in ("str", "Path")):
