@@ -11,9 +11,10 @@ import pytest
 from lab_browser import browser_page
 
 from mlbench.chain import Run
-from mlbench.chain.compare import compare_runs, judge, write_comparison
+from mlbench.chain.compare import compare_runs, judge
 from mlbench.chain.render import clean_html, markdown_html, notebook_html, output_html
 from mlbench.chain.report import Overview, report_html, verdict_line, write_report
+from mlbench.chain.sidebyside import write_comparison
 
 EVIL = "<script>window.hacked=1</script>"
 ATTACKS = [

@@ -20,9 +20,10 @@ import mlbench.chain.cache
 import mlbench.chain.record
 import mlbench.chain.trial
 from mlbench.chain import Project, Run, Sweep, list_runs, run_chain, run_sweep
-from mlbench.chain.compare import Story, compare_runs, write_comparison
+from mlbench.chain.compare import Story, compare_runs
 from mlbench.chain.grid import read_grid, search_end
 from mlbench.chain.report import report_html
+from mlbench.chain.sidebyside import write_comparison
 from mlbench.chain.sweep import plan_sweep, thin_run
 from mlbench.cli.app import said
 from mlbench.core.errors import ParameterError, StageError, UsageError

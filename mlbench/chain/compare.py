@@ -13,19 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .drawings import apart, best_first
 from .grid import more_is_better, short_names, value_text
 from .notebooks import section_of
 from .parameters import decode, yaml_literal
-from .render import figure_html
-from .report import Overview, duration, interval_text, page_html, table_html
+from .report import Overview, duration, interval_text, table_html
 from .run import Run
 from ..core.errors import UsageError
-from ..core.files import read_json, stable_json, write_text
-from ..core.show import escape, number, plural
+from ..core.files import read_json
+from ..core.show import escape, number
 
 # %% auto #0
-__all__ = ['MOST_DRAWN', 'judge', 'diff_lines', 'Story', 'Comparison', 'compare_runs', 'interval_figure', 'effect_figure',
-           'time_figure', 'comparison_html', 'write_comparison']
+__all__ = ['judge', 'diff_lines', 'Story', 'Comparison', 'compare_runs']
 
 # %% ../../nbs/94_chain.compare.ipynb #a329cbbb
 def judge(
@@ -41,15 +40,8 @@ def judge(
         return "the same"
     direction = more_is_better(name)
     word = ("larger" if change > 0 else "smaller") if direction is None else "better" if (change > 0) == direction else "worse"
-    apart = _apart(a, b)
-    return f"{word} by {number(abs(change))}" + ("" if apart is None else ", more than noise" if apart else ", within the noise")
-
-
-def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool | None:
-    "Whether two intervals are apart; None where there is none."
-    if any(entry.get(end) is None for entry in (a, b) for end in ("low", "high")):
-        return None
-    return bool(a["high"] < b["low"] or b["high"] < a["low"])
+    clear = apart(a, b)
+    return f"{word} by {number(abs(change))}" + ("" if clear is None else ", more than noise" if clear else ", within the noise")
 
 # %% ../../nbs/94_chain.compare.ipynb #aff444c6
 def _values(run: Run) -> dict[str, Any]:
@@ -86,19 +78,12 @@ def _measured(run: Run) -> dict[str, dict[str, Any]]:
     return {f"{section_of(s)}/{m['name']}": m for s, card in run.cards.items() for m in card["metrics"]}
 
 
-def _order(name: str, entries: Sequence[Mapping[str, Any]]) -> list[int]:
-    "Places of the runs that have a metric, the best first; as they are where no direction is better."
-    known = [n for n, entry in enumerate(entries) if entry.get("value") is not None]
-    direction = more_is_better(name.split("/", 1)[-1])
-    return known if direction is None else sorted(known, key=lambda n: entries[n]["value"] * (-1 if direction else 1))
-
-
 def _judgement(self: Comparison, name: str) -> str:
     "What to make of one metric."
     entries, metric = self.entries(name), name.split("/", 1)[1]
     if len(self.runs) == 2:
         return judge(metric, entries[0], entries[1])
-    order = _order(metric, entries)
+    order = best_first(metric, entries)
     if len(order) < 2 or more_is_better(metric) is None:
         return ""
     first, second = order[:2]
@@ -109,7 +94,7 @@ def _judgement(self: Comparison, name: str) -> str:
 def _metrics(self: Comparison) -> list[tuple[str, ...]]:
     "Figures of merit of every run, and what to make of them."
     names = dict.fromkeys(name for measured in self.measured for name in measured)
-    return [(name, *map(interval_text, self.entries(name)), _judgement(self, name)) for name in names]
+    return [(name, *map(interval_text, self.entries(name)), self.judgement(name)) for name in names]
 
 # %% ../../nbs/94_chain.compare.ipynb #e2973d5b
 def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -163,9 +148,9 @@ def diff_lines(
     lines: list[str] = []
     for tag, a, b, c, d in difflib.SequenceMatcher(None, list(before), list(after), autojunk=False).get_opcodes():
         if tag != "equal":
-            pieces = ["\n".join(cells).splitlines() for cells in (before[a:b], after[c:d])]
+            old, new = ("\n".join(cells).splitlines() for cells in (before[a:b], after[c:d]))
             where = f"@@ cell {c + 1 if tag != 'delete' else a + 1} @@"
-            lines += [where, *(line for line in difflib.unified_diff(*pieces, n=2, lineterm="") if not line.startswith(("---", "+++", "@@")))]
+            lines += [where, *(line for line in difflib.unified_diff(old, new, n=2, lineterm="") if not line.startswith(("---", "+++", "@@")))]
     return lines
 
 # %% ../../nbs/94_chain.compare.ipynb #3d169a2b
@@ -207,84 +192,6 @@ def _surroundings(self: Comparison) -> list[tuple[str, ...]]:
     rows = [(name, *(one.get(name, "–") for one in around)) for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
 
-# %% ../../nbs/94_chain.compare.ipynb #d056d46e
-@dataclass(frozen=True)
-class Story:
-    "What the one who asks for a page knows beside the runs."
-
-    title: str = ""  # such as `Which factor is best?`
-    labels: Mapping[str, str] = field(default_factory=dict)  # id of a run -> what it is called
-    main: str = ""  # the figure of merit that counts, as `stage/name`
-    sentence: str = ""  # what to make of it
-    notes: Sequence[str] = ()  # sentences that a reader must know
-    failed: Sequence[tuple[str, str]] = ()  # what was tried in vain, and why
-
-
-def _text(self: Comparison) -> str:
-    "For a terminal."
-    lines = ["  →  ".join(run.id for run in self.runs), f"  data: {self.data}", "  parameters: " + ("" if self.parameters else "all the same")]
-    lines += [f"    {name}: {' → '.join(values)}" for name, *values in self.parameters]
-    lines += ["  metrics:", *(f"    {name}: {' → '.join(values)}  {word}".rstrip() for name, *values, word in self.metrics)]
-    lines += ["  stages:", *(f"    {stage}: {word}" for stage, word in self.stages)]
-    return "\n".join(lines + ([f"  code differs in {', '.join(self.code)}"] if self.code else []))
-
-
-def _html(self: Comparison) -> str:
-    "Tables of everything."
-    return "".join(f"<div class='panel'><h2>{title}</h2>{body}</div>" for title, body in (_metric_panel(self), _parameter_panel(self), _stage_panel(self)))
-
-# %% ../../nbs/94_chain.compare.ipynb #577417b9
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    "Runs beside each other."
-
-    runs: tuple[Run, ...]
-    story: Story = field(default_factory=Story)
-
-    stages, data = property(_stage_rows), property(_data)
-    versions = _versions
-    __repr__, _repr_html_ = _text, _html
-    code, surroundings = cached_property(_code), cached_property(_surroundings)
-    differing, parameters, labels, metrics = cached_property(_differing), cached_property(_parameters), cached_property(_labels), cached_property(_metrics)
-
-    @cached_property
-    def manifests(self) -> list[dict[str, Any]]:
-        "The manifests of each run, by stage."
-        return [run.manifests for run in self.runs]
-
-    @cached_property
-    def values(self) -> list[dict[str, Any]]:
-        "The parameters of each run."
-        return [_values(run) for run in self.runs]
-
-    @cached_property
-    def measured(self) -> list[dict[str, dict[str, Any]]]:
-        "The figures of merit of each run."
-        return [_measured(run) for run in self.runs]
-
-    def entries(self, name: str) -> list[dict[str, Any]]:
-        "One figure of merit in every run; empty where it is missing."
-        return [measured.get(name, {}) for measured in self.measured]
-
-    @cached_property
-    def main(self) -> str:
-        "The figure of merit that counts."
-        names = [row[0] for row in self.metrics]
-        wanted = str(Overview(self.runs[-1]).problem.get("metric") or "")
-        likely = [n for n in names if n.split("/", 1)[1].split()[-1:] == [wanted]]
-        return self.story.main or next(iter([n for n in likely if n.startswith("evaluation/")] + likely + names), "")
-
-# %% ../../nbs/94_chain.compare.ipynb #f7516a42
-def compare_runs(
-    *runs: Run | str | Path,  # two or more runs or their folders
-    story: Story | None = None,  # what is known beside them
-) -> Comparison:  # shows itself
-    "Compare runs. UsageError where one is no run, or where there is only one."
-    opened = tuple(run if isinstance(run, Run) else Run.open(run) for run in runs)
-    if not opened:
-        raise UsageError("Name the runs to compare. `mlbench runs` lists those of a project.")
-    return Comparison(opened, story or Story())
-
 # %% ../../nbs/94_chain.compare.ipynb #c54443b0
 def _wide(self: Comparison) -> bool:
     "Whether runs are columns."
@@ -305,7 +212,7 @@ def _alike(self: Comparison) -> list[str]:
 
 def _metric_panel(self: Comparison) -> tuple[str, str]:
     "Every metric that is not the same in all runs, the best of each in bold."
-    alike = _alike(self)
+    alike = self.alike
     rows = [row for row in self.metrics if row[0] not in alike]
     told = "; ".join(f"{row[0].replace('/', ': ')} {row[1]}" for row in self.metrics if row[0] in alike)
     note = f"<p class='note'>The same in every run: {escape(told)}.</p>" if alike else ""
@@ -326,7 +233,7 @@ def _metric_panel(self: Comparison) -> tuple[str, str]:
 def _marked(self: Comparison, row: Sequence[str]) -> list[str]:
     "The values of a metric as HTML, the best in bold."
     name, entries = row[0], self.entries(row[0])
-    order = _order(name, entries) if more_is_better(name.split("/", 1)[-1]) is not None else []
+    order = best_first(name, entries) if more_is_better(name.split("/", 1)[-1]) is not None else []
     best = entries[order[0]]["value"] if order else None
     shown = []
     for text, entry in zip(row[1:-1], entries, strict=True):
@@ -409,285 +316,83 @@ def _code_panel(self: Comparison) -> tuple[str, str]:
         parts.append(f"<h4>Surroundings that differ</h4><div class='wraps'>{table_html(*_turned(self, self.surroundings))}</div>")
     return "", "".join(parts)
 
-# %% ../../nbs/94_chain.compare.ipynb #9eee4d50
-MOST_DRAWN = 40
+# %% ../../nbs/94_chain.compare.ipynb #18902b88
+@dataclass(frozen=True)
+class Story:
+    "What the one who asks for a page knows beside the runs."
+
+    title: str = ""  # such as `Which factor is best?`
+    labels: Mapping[str, str] = field(default_factory=dict)  # id of a run -> what it is called
+    main: str = ""  # the figure of merit that counts, as `stage/name`
+    sentence: str = ""  # what to make of it
+    notes: Sequence[str] = ()  # sentences that a reader must know
+    failed: Sequence[tuple[str, str]] = ()  # what was tried in vain, and why
 
 
-def _errors(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    "Intervals as plotly wants them."
-    if all(entry.get("low") is None or entry.get("high") is None for entry in entries):
-        return None
-    up = [(e["high"] - e["value"]) if e.get("high") is not None else 0 for e in entries]
-    down = [(e["value"] - e["low"]) if e.get("low") is not None else 0 for e in entries]
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.6, "width": 0}
+def _text(self: Comparison) -> str:
+    "For a terminal."
+    lines = ["  →  ".join(run.id for run in self.runs), f"  data: {self.data}", "  parameters: " + ("" if self.parameters else "all the same")]
+    lines += [f"    {name}: {' → '.join(values)}" for name, *values in self.parameters]
+    lines += ["  metrics:", *(f"    {name}: {' → '.join(values)}  {word}".rstrip() for name, *values, word in self.metrics)]
+    lines += ["  stages:", *(f"    {stage}: {word}" for stage, word in self.stages)]
+    return "\n".join(lines + ([f"  code differs in {', '.join(self.code)}"] if self.code else []))
 
 
-def interval_figure(
-    name: str,  # of the metric, as `stage/name`
-    labels: Sequence[str],  # of the runs
-    entries: Sequence[Mapping[str, Any]],  # value, low and high of each run
-) -> Any:  # a plotly figure
-    "Draw one metric of every run with its interval."
-    import plotly.graph_objects as go
+def _html(self: Comparison) -> str:
+    "Tables of everything."
+    return "".join(f"<div class='panel'><h2>{title}</h2>{body}</div>" for title, body in (self.metric_panel(), self.parameter_panel(), self.stage_panel()))
 
-    from mlbench.core.plots import GOOD, MUTED, figure_layout
+# %% ../../nbs/94_chain.compare.ipynb #f567cce3
+def _main(self: Comparison) -> str:
+    "The figure of merit that counts: what the problem chooses by, on the test rows where they were opened."
+    names = [row[0] for row in self.metrics]
+    wanted = str(Overview(self.runs[-1]).problem.get("metric") or "")
+    likely = [n for n in names if n.split("/", 1)[1].split()[-1:] == [wanted]]
+    return self.story.main or next(iter([n for n in likely if n.startswith("evaluation/")] + likely + names), "")
 
-    metric = name.split("/", 1)[-1]
-    order = _order(metric, entries)[:MOST_DRAWN]
-    near = [n == order[0] or _apart(entries[order[0]], entries[n]) is False for n in order]
-    figure = go.Figure()
-    for same, colour in ((False, MUTED), (True, GOOD)):
-        rows = [n for n, is_near in zip(order, near, strict=True) if is_near == same]
-        shown = [entries[n] for n in rows]
-        bars = _errors(shown) if shown else None
-        marker = {"color": colour, "size": 9}
-        x, y = [e["value"] for e in shown], [_clip(labels[n]) for n in rows]
-        figure.add_scatter(
-            x=x, y=y, error_x=bars, mode="markers", marker=marker, text=[interval_text(e) for e in shown], hovertemplate="%{y}<br>%{text}<extra></extra>"
-        )
-    figure_layout(figure, _finding(metric, labels, entries, order, near), metric, height=118 + 27 * len(order), legend=False)
-    places = [_clip(labels[n]) for n in order]
-    return figure.update_yaxes(type="category", categoryorder="array", categoryarray=places[::-1], range=[-0.6, len(places) - 0.4])
+# %% ../../nbs/94_chain.compare.ipynb #e2104108
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    "Runs beside each other."
 
+    runs: tuple[Run, ...]
+    story: Story = field(default_factory=Story)
 
-def _clip(label: str, most: int = 46) -> str:
-    "A label that leaves room for the drawing."
-    return label if len(label) <= most else label[: most - 1] + "…"
+    stages, data = property(_stage_rows), property(_data)
+    versions, judgement = _versions, _judgement
+    metric_panel, parameter_panel, stage_panel = _metric_panel, _parameter_panel, _stage_panel
+    runs_panel, data_panel, code_panel = _runs_panel, _data_panel, _code_panel
+    alike, main = property(_alike), cached_property(_main)
+    __repr__, _repr_html_ = _text, _html
+    code, surroundings = cached_property(_code), cached_property(_surroundings)
+    differing, parameters, labels, metrics = cached_property(_differing), cached_property(_parameters), cached_property(_labels), cached_property(_metrics)
 
-# %% ../../nbs/94_chain.compare.ipynb #8c62a722
-def _finding(metric: str, labels: Sequence[str], entries: Sequence[Mapping[str, Any]], order: Sequence[int], near: Sequence[bool]) -> str:
-    "What a drawing of one metric says."
-    if more_is_better(metric) is None:
-        return f"{metric} of each run"
-    first = [labels[n] for n in order if entries[n]["value"] == entries[order[0]]["value"]]
-    if len(first) > 1:
-        return f"{metric}: {plural(len(first), 'run')} share the best value, {number(entries[order[0]]['value'])}"
-    others = sum(near) - 1
-    rest = "" if _errors([entries[n] for n in order]) is None else "; none comes near" if not others else f"; {others} cannot be told from it"
-    return f"{metric}: {_clip(first[0])} is best{rest if len(order) > 1 else ''}"
+    @cached_property
+    def manifests(self) -> list[dict[str, Any]]:
+        "The manifests of each run, by stage."
+        return [run.manifests for run in self.runs]
 
-# %% ../../nbs/94_chain.compare.ipynb #fc8f0aea
-def _axis_of(values: Sequence[Any]) -> tuple[list[Any], str]:
-    "Values for an axis, and its type."
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if not numeric:
-        return [value_text(v) for v in values], "category"
-    positive = min(values) > 0 and max(values) / min(values) > 30
-    return list(values), "log" if positive else "linear"
+    @cached_property
+    def values(self) -> list[dict[str, Any]]:
+        "The parameters of each run."
+        return [_values(run) for run in self.runs]
 
+    @cached_property
+    def measured(self) -> list[dict[str, dict[str, Any]]]:
+        "The figures of merit of each run."
+        return [_measured(run) for run in self.runs]
 
-def effect_figure(
-    name: str,  # of the metric, as `stage/name`
-    parameters: Mapping[str, Sequence[Any]],  # name -> value in each run
-    labels: Sequence[str],  # of the runs
-    entries: Sequence[Mapping[str, Any]],  # value, low and high of each run
-) -> Any:  # a plotly figure
-    "Draw a metric against each parameter that differs."
-    from plotly.subplots import make_subplots
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        "One figure of merit in every run; empty where it is missing."
+        return [measured.get(name, {}) for measured in self.measured]
 
-    from mlbench.core.plots import GOOD, MUTED, figure_layout
-
-    metric, shown = name.split("/", 1)[-1], list(parameters)[:6]
-    wide = min(3, len(shown))
-    figure = make_subplots(rows=-(-len(shown) // wide), cols=wide, shared_yaxes="all", horizontal_spacing=0.04, vertical_spacing=0.28)
-    known = [n for n, entry in enumerate(entries) if entry.get("value") is not None]
-    for place, (parameter, short) in enumerate(short_names(shown).items()):
-        at = {"row": place // wide + 1, "col": place % wide + 1}
-        x, kind = _axis_of([parameters[parameter][n] for n in known])
-        y, hover = [entries[n]["value"] for n in known], "%{text}<extra></extra>"
-        means = sorted(
-            ((v, sum(b for a, b in zip(x, y, strict=True) if a == v) / x.count(v)) for v in dict.fromkeys(x)), key=lambda p: p[0] if kind != "category" else 0
-        )
-        figure.add_scatter(x=[p[0] for p in means], y=[p[1] for p in means], mode="lines", line={"color": GOOD, "width": 2}, hoverinfo="skip", **at)
-        bars = _errors([entries[n] for n in known])
-        marker, text = {"color": MUTED, "size": 8, "opacity": 0.85}, [f"{labels[n]}<br>{interval_text(entries[n])}" for n in known]
-        bars = bars and bars | {"color": MUTED, "thickness": 1, "visible": len(known) <= 12}
-        figure.add_scatter(x=x, y=y, error_y=bars, mode="markers", marker=marker, text=text, hovertemplate=hover, **at)
-        figure.update_xaxes(
-            type=kind,
-            title={"text": short},
-            **at,
-            **({"tickvals": sorted(set(x)), "ticktext": [value_text(v) for v in sorted(set(x))]} if kind == "log" and len(set(x)) <= 8 else {}),
-        )
-    figure_layout(
-        figure, f"How {metric} moves with {'the parameter' if len(shown) == 1 else 'each parameter'}", height=60 + 290 * -(-len(shown) // wide), legend=False
-    )
-    return figure.update_yaxes(title={"text": metric}, col=1)
-
-# %% ../../nbs/94_chain.compare.ipynb #5797e1e0
-def time_figure(
-    labels: Sequence[str],  # of the runs
-    seconds: Sequence[Mapping[str, float]],  # stage -> seconds, of each run
-) -> Any:  # a plotly figure
-    "Draw how long the stages of each run took."
-    import plotly.graph_objects as go
-
-    from mlbench.core.plots import figure_layout
-
-    labels, seconds = list(map(_clip, labels[:MOST_DRAWN])), seconds[:MOST_DRAWN]
-    stages = sorted({stage for each in seconds for stage in each})
-    figure = go.Figure()
-    for stage in stages:
-        hover = f"%{{y}}<br>{stage}: %{{x:.1f}} s<extra></extra>"
-        figure.add_bar(y=labels, x=[each.get(stage, 0) for each in seconds], name=stage, orientation="h", hovertemplate=hover)
-    totals = [sum(each.values()) for each in seconds]
-    said = f"From {duration(min(totals))} to {duration(max(totals))}" if len(totals) > 1 else duration(totals[0])
-    figure_layout(figure, f"{said} for the stages that a run carried out itself", "seconds", height=136 + 27 * len(labels))
-    return figure.update_layout(barmode="stack").update_yaxes(categoryorder="array", categoryarray=labels[::-1], type="category")
-
-# %% ../../nbs/94_chain.compare.ipynb #160816b7
-def _drawn(figure: Any, name: str) -> str:
-    "A plotly figure as a part of the page."
-    return figure_html(json.loads(figure.to_json()), name)
-
-
-def _run_figures(self: Comparison, most: int = 12) -> dict[str, dict[int, Path]]:
-    "Figure (`stage: name`) -> run -> its file, where at least one run has it."
-    found: dict[str, dict[int, Path]] = {}
-    having = 0
-    for n, run in enumerate(self.runs):
-        files = {f"{section_of(s)}: {f['name']}": run.stage_folder(s) / f["file"] for s, card in run.cards.items() for f in card["figures"]}
-        files = {name: path for name, path in files.items() if path.exists()}
-        having += bool(files)
-        for name, path in files.items() if having <= most else ():
-            found.setdefault(name, {})[n] = path
-    return found
-
-
-def _options(texts: Mapping[Any, str], chosen: Any) -> str:
-    "Entries of a list to choose from."
-    return "".join(f"<option value='{escape(key)}'{' selected' if key == chosen else ''}>{escape(text)}</option>" for key, text in texts.items())
-
-# %% ../../nbs/94_chain.compare.ipynb #1b3b4982
-def _chooser(name: str, lists: Mapping[str, str], places: Mapping[str, str], data: str) -> str:
-    "Lists, the places that they fill, and the data of all drawings."
-    controls = "".join(f"<label>{escape(axis)} <select data-axis='{escape(axis)}'>{options}</select></label>" for axis, options in lists.items())
-    holders = "".join(
-        f"<figure class='plot'><div class='canvas' data-figure='' data-pattern='{pattern}' style='height:420px'></div><figcaption></figcaption></figure>"
-        for pattern in places.values()
-    )
-    grid = f"<div class='two'>{holders}</div>" if len(places) == 2 else holders
-    return f"<div class='chooser' data-chooser='{name}'><div class='controls'>{controls}</div>{grid}{data}</div>"
-
-
-def _stored(figure: dict[str, Any], name: str) -> str:
-    "The data of a drawing, without a place for it."
-    html = figure_html(figure, name)
-    return html[html.index("<script") : html.index("</figure>")]
-
-# %% ../../nbs/94_chain.compare.ipynb #3ca93f45
-def _metric_section(self: Comparison) -> str:
-    "Drawings of the metrics: one when there is one, else to choose from."
-    names = [row[0] for row in self.metrics if any(e.get("value") is not None for e in self.entries(row[0]))]
-    names = sorted([n for n in names if n not in _alike(self) or n == self.main], key=lambda n: n != self.main)
-    if not names:
-        return ""
-    figures = {n: interval_figure(n, self.labels, self.entries(n)) for n in names}
-    if len(names) == 1:
-        return _drawn(figures[names[0]], "metric-0")
-    data = "".join(_stored(json.loads(figures[n].to_json()), f"metric-{k}") for k, n in enumerate(names))
-    lists = {"metric": _options({k: n.replace("/", ": ") for k, n in enumerate(names)}, 0)}
-    return _chooser("metrics", lists, {"only": "metric-{metric}"}, data)
-
-
-def _figure_section(self: Comparison) -> str:
-    "Figures of the runs side by side."
-    files = _run_figures(self)
-    shared = {name: runs for name, runs in files.items() if len(runs) > 1}
-    having = sorted({n for runs in shared.values() for n in runs})
-    if not shared:
-        return ""
-    stored = {name: {n: read_json(path) for n, path in runs.items()} for name, runs in shared.items()}
-    alike = [name for name, sides in stored.items() if len({stable_json(figure) for figure in sides.values()}) == 1]
-    if len(self.runs) == 2:
-        return _pairs(self, stored, alike)
-    stored = {name: sides for name, sides in stored.items() if name not in alike} or stored
-    notes = [f"{len(having)} of {len(self.runs)} runs keep their figures."] if len(having) < len(self.runs) else []
-    notes += [f"The same in all of them: {', '.join(alike)}."] if alike and len(alike) < len(shared) else []
-    data = "".join(_stored(figure, f"figure-{k}-{n}") for k, sides in enumerate(stored.values()) for n, figure in sides.items())
-    runs = {n: _clip(self.labels[n], 60) for n in having}
-    lists = {"figure": _options(dict(enumerate(stored)), 0), "left": _options(runs, having[0]), "right": _options(runs, having[1])}
-    note = f"<p class='note'>{escape(' '.join(notes))}</p>" if notes else ""
-    return _chooser("figures", lists, {"left": "figure-{figure}-{left}", "right": "figure-{figure}-{right}"}, data) + note
-
-
-def _pairs(self: Comparison, stored: Mapping[str, Mapping[int, dict[str, Any]]], alike: Sequence[str]) -> str:
-    "All figures of two runs; those that are the same are folded away."
-    shown: dict[bool, list[str]] = {True: [], False: []}
-    for k, (name, sides) in enumerate(stored.items()):
-        both = "".join(figure_html(sides[n], f"figure-{k}-{n}", self.labels[n]) for n in (0, 1))
-        shown[name in alike].append(f"<h3>{escape(name)}</h3><div class='two'>{both}</div>")
-    same = f"<details><summary>{plural(len(alike), 'figure')} the same in both runs</summary>{''.join(shown[True])}</details>" if alike else ""
-    return "".join(shown[False]) + same
-
-# %% ../../nbs/94_chain.compare.ipynb #37683995
-def _times(run: Run) -> dict[str, float]:
-    "Seconds of the stages that a run carried out itself."
-    entries = (run.record.get("stages") or {}).items()
-    return {stage: float(entry["seconds"]) for stage, entry in entries if entry.get("seconds") and entry["status"] != "reused"}
-
-
-def _banner(self: Comparison) -> str:
-    "What to make of it, in one line."
-    if not self.main:
-        return ""
-    word = _judgement(self, self.main)
-    metric = self.main.split("/", 1)[1]
-    line = self.story.sentence
-    if not line:
-        line = f"{metric}: {self.labels[-1]} is {word.split(',')[0]} than {self.labels[0]}" if len(self.runs) == 2 and "by" in word else f"{metric}: {word}"
-        line += f", {word.split(', ', 1)[1]}." if len(self.runs) == 2 and ", " in word else "."
-    kind = "warn" if "within the noise" in line or "share the best" in line else "good"
-    mark = {"good": "✓", "warn": "≈"}[kind]
-    small = "".join(f"<small>{escape(note)}</small>" for note in self.story.notes)
-    return f"<div class='banner {kind}'><span class='mark' aria-hidden='true'>{mark}</span><div>{escape(line)}{small}</div></div>"
-
-
-def _panel(titled: tuple[str, str]) -> str:
-    "A framed part of the page."
-    return f"<div class='panel'>{f'<h2>{titled[0]}</h2>' if titled[0] else ''}{titled[1]}</div>"
-
-# %% ../../nbs/94_chain.compare.ipynb #efc1a282
-def _parts(self: Comparison) -> dict[str, tuple[str, str]]:
-    "The sections of the page: id -> title and content; those without content are left out."
-    times = [_times(run) for run in self.runs]
-    effects = bool(self.main) and len(self.runs) >= 4 and 0 < len(self.differing) <= 12
-    metrics = _metric_section(self)
-    metrics += _drawn(effect_figure(self.main, self.differing, self.labels, self.entries(self.main)), "drawing-effects") if effects else ""
-    failed = _panel(("What failed", table_html(["trial", "why"], self.story.failed))) if self.story.failed else ""
-    taken = _drawn(time_figure(self.labels, times), "drawing-times") if any(times) else ""
-    parts = {
-        "metrics": ("Metrics", metrics + _panel(_metric_panel(self))),
-        "parameters": ("Parameters", _panel(_parameter_panel(self)) + failed),
-        "data": ("Data and stages", _panel(_data_panel(self)) + _panel(("Where the runs part", table_html(["stage", "outputs"], self.stages)))),
-        "code-differences": ("Code", _panel(_code_panel(self))),
-        "times": ("Times", taken + _panel(_runs_panel(self))),
-        "figures": ("Figures side by side", _figure_section(self)),
-    }
-    return {key: part for key, part in parts.items() if part[1]}
-
-
-def comparison_html(
-    comparison: Comparison,  # of two or more runs
-) -> str:  # a whole page
-    "The page of a comparison."
-    story, project = comparison.story, comparison.runs[-1].record["project"]
-    count = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}.get(len(comparison.runs), str(len(comparison.runs)))
-    title = story.title or f"{count} runs side by side"
-    about = "".join(f"<span>{escape(text)}</span>" for text in (plural(len(comparison.runs), "run"), comparison.main.replace("/", ": ")) if text)
-    hero = f"<div class='hero'><div class='eyebrow'>{escape(project)}</div><h1>{escape(title)}</h1><p class='about'>{about}</p></div>"
-    parts = _parts(comparison)
-    sections = "".join(f"<section class='stage' id='{key}'><header><h2>{name}</h2></header>{content}</section>" for key, (name, content) in parts.items())
-    items = "".join(f"<li><a href='#{key}'>{name}</a></li>" for key, name in {"summary": "Summary", **{k: v[0] for k, v in parts.items()}}.items())
-    return page_html(title, items, f"<section id='summary'>{hero}{_banner(comparison)}</section>{sections}", project=project, run="comparison")
-
-# %% ../../nbs/94_chain.compare.ipynb #eb8c7d56
-def write_comparison(
+# %% ../../nbs/94_chain.compare.ipynb #999172d9
+def compare_runs(
     *runs: Run | str | Path,  # two or more runs or their folders
-    path: str | Path | None = None,  # where; None writes into the last run's folder
     story: Story | None = None,  # what is known beside them
-) -> Path:  # the file
-    "Write runs side by side: one file that needs no network."
-    comparison = compare_runs(*runs, story=story)
-    others = comparison.runs[0].id if len(comparison.runs) == 2 else f"{len(comparison.runs) - 1}-others"
-    return write_text(path or comparison.runs[-1].folder / f"compare-with-{others}.html", comparison_html(comparison))
+) -> Comparison:  # shows itself
+    "Compare runs. UsageError where one is no run, or where there is only one."
+    opened = tuple(run if isinstance(run, Run) else Run.open(run) for run in runs)
+    if not opened:
+        raise UsageError("Name the runs to compare. `mlbench runs` lists those of a project.")
+    return Comparison(opened, story or Story())

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .compare import Story, judge, write_comparison
+from .compare import Story, judge
 from .grid import Grid, Ranking, Trial, identity_of, read_grid, read_ranking, span_of, surroundings_of
 from .job import RunInterrupted, caught_signals
 from .notebooks import section_of
@@ -28,6 +28,7 @@ from .recovery import mend_stale
 from .report import duration, interval_text, table_html, write_report
 from .run import Run, now, process_alive, process_mark
 from .runner import run_chain
+from .sidebyside import write_comparison
 from .trial import Worker, cause_of, close_worker, end_worker, start_worker
 from ..core.errors import UsageError, did_you_mean
 from ..core.files import append_line, plain, read_json, read_lines, remove, write_json

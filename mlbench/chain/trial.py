@@ -159,8 +159,8 @@ def start_worker(
     "Start the process of a trial."
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as errors:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        process = subprocess.Popen(COMMAND, env=worker_environment(threads), start_new_session=True, **pipes)
+        pipe, env = subprocess.PIPE, worker_environment(threads)
+        process = subprocess.Popen(COMMAND, env=env, start_new_session=True, stdin=pipe, stdout=pipe, stderr=errors)
     worker = Worker(trial, process, log)
     values = {name: encode(value) for name, value in trial.values.items()}
     with contextlib.suppress(BrokenPipeError):

@@ -82,7 +82,8 @@ def compare(
       mlbench compare 20261120 last
       mlbench compare 20261119 20261120 last --html three.html
     """
-    from mlbench.chain.compare import compare_runs, write_comparison
+    from mlbench.chain.compare import compare_runs
+    from mlbench.chain.sidebyside import write_comparison
     from mlbench.cli.views import find_run, near
 
     chosen = [find_run(name, project_or_none(project)) for name in (names if len(names) > 1 else [*names, "last"])]
