@@ -121,7 +121,7 @@ def versions_for(
     return {"python": platform.python_version()} | {n: installed[n] + builds.get(n, "") for n in sorted(names)} | loose
 
 # %% ../../nbs/93_chain.cache.ipynb #dec4bbe3
-_OF_CHAIN = ("cache", "cells", "compare", "drawings", "grid", "imports", "proof", "render", "report", "reproduce", "sidebyside", "sweep", "tracking", "trial", "verification", "why")
+_OF_CHAIN = "cache cells compare drawings grid imports proof render report reproduce sidebyside sweep tracking trial verification why".split()
 _SHOWS_ONLY = ("cli", "lab", "_modidx", "doctor", "site", "widgets", *(f"chain/{name}." for name in _OF_CHAIN))
 
 
