@@ -297,13 +297,10 @@ def start_sweeper(project: Path, values: str) -> subprocess.Popen:
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_whatever_ends_the_sweep_no_worker_stays_and_the_same_command_goes_on(project, sign, code):
     process = start_sweeper(project, "1,2,3")
-    seen = []
-    for line in process.stdout:  # the first trial is done, a later one has begun
-        seen.append(line.split())
-        if ["trial_ended", "1"] in seen or ["trial_ended", "2"] in seen:
-            (project / "wait").touch()
-            break
-    wait_until(lambda: workers_of(project))
+    told = next((line for line in process.stdout if line.startswith("trial_ended")), "")  # one trial is done, others go on
+    assert told, process.stderr.read()
+    (project / "wait").touch()
+    wait_until(lambda: workers_of(project), 60)
     os.kill(process.pid, sign)
     process.communicate(timeout=60)
     assert process.returncode == code
@@ -332,9 +329,8 @@ def test_two_of_the_same_sweep_at_once_are_refused(project):
     (project / "wait").touch()
     process = start_sweeper(project, "1,2")
     try:
-        for line in process.stdout:
-            if line.startswith("trial_started"):
-                break
+        told = next((line for line in process.stdout if line.startswith("trial_started")), "")
+        assert told, process.stderr.read()
         with pytest.raises(UsageError, match="running already"):
             run_sweep(project, {"training.factor": "1,2"})
     finally:

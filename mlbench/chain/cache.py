@@ -121,7 +121,8 @@ def versions_for(
     return {"python": platform.python_version()} | {n: installed[n] + builds.get(n, "") for n in sorted(names)} | loose
 
 # %% ../../nbs/93_chain.cache.ipynb #dec4bbe3
-_OF_CHAIN = "cache cells compare drawings grid imports proof render report reproduce sidebyside sweep tracking trial verification why".split()
+_PAGES = ("cells", "compare", "drawings", "render", "report", "sidebyside", "tracking")
+_OF_CHAIN = (*_PAGES, "cache", "grid", "imports", "proof", "reproduce", "sweep", "trial", "verification", "why")
 _SHOWS_ONLY = ("cli", "lab", "_modidx", "doctor", "site", "widgets", *(f"chain/{name}." for name in _OF_CHAIN))
 
 
