@@ -104,7 +104,7 @@ def _role(node: ast.Call) -> str:
 class Named:
     "What a piece of code names."
 
-    meaning: str = ""  # hash of the code without comments
+    meaning: str = ""  # of a module: hash of its code without comments
     modules: set[str] = field(default_factory=set)  # as imported, with leading dots
     paths: set[str] = field(default_factory=set)  # that may be read
     written: set[str] = field(default_factory=set)  # paths, and names of variables, that are written to
@@ -145,7 +145,7 @@ def _note_script(named: Named, line: str) -> None:
 # %% ../../nbs/91_chain.imports.ipynb #16b4413a
 def _names_in(tree: ast.AST) -> Named:
     "Everything that a tree names."
-    named, passed = Named(sha256_text(ast.dump(tree))[:32]), set[int]()
+    named, passed = Named(), set[int]()
     nodes = list(_live(tree))
     for node in nodes:
         named.modules |= _imported(node)
@@ -166,7 +166,10 @@ def _names_in(tree: ast.AST) -> Named:
 @lru_cache(maxsize=2_000)
 def _names_of_module(source: bytes) -> Named:
     "Everything that a module names."
-    return _names_in(ast.parse(source))
+    tree = ast.parse(source)
+    named = _names_in(tree)
+    named.meaning = sha256_text(ast.dump(tree))[:32]
+    return named
 
 
 def read_code(

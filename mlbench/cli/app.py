@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from mlbench.chain.project import Project
 
 # %% auto #0
-__all__ = ['app', 'ProjectPath', 'ProjectOption', 'DryRun', 'RunName', 'Parameters', 'MODULES', 'commands', 'main', 'said',
-           'typed_parameters', 'project_or_none']
+__all__ = ['app', 'ProjectPath', 'ProjectOption', 'DryRun', 'RunName', 'Parameters', 'MODULES', 'OFTEN', 'commands', 'main',
+           'said', 'typed_parameters', 'project_or_none']
 
 # %% ../../nbs/98_cli.app.ipynb #22426779
 app = typer.Typer(
@@ -54,9 +55,15 @@ def _options(
 MODULES = ("mlbench.cli.making", "mlbench.cli.sweeping", "mlbench.cli.looking", "mlbench.cli.parameters", "mlbench.cli.proving", "mlbench.cli.serving")
 
 
-def commands() -> list[str]:  # their names, in the order of help
+OFTEN = {"run": "mlbench.cli.making", "why": "mlbench.cli.making"}  # typed again and again, so they load their own module alone
+
+
+def commands(
+    words: Sequence[str] = (),  # of the command line; a command of `OFTEN` loads no other
+) -> list[str]:  # their names, in the order of help
     "Load every command."
-    for module in MODULES:
+    first = next(iter(words), "")
+    for module in [OFTEN[first]] if first in OFTEN else MODULES:
         importlib.import_module(module)
     return [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
 
@@ -81,7 +88,7 @@ def main(
     words = [w for n, w in enumerate(words) if w != "--debug" or n > limit]
     for name, value in quiet_environment().items():
         os.environ.setdefault(name, value)
-    commands()
+    commands(words)
     try:
         app(words, prog_name="mlbench")
     except SystemExit as end:

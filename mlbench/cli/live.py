@@ -10,14 +10,15 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ..chain.cards import interval_text
-from ..chain.run import Run
 from .output import console, is_terminal, say
 from ..core.progress import progress_text
 from ..core.secrets import mask
 from ..core.show import plural
+
+if TYPE_CHECKING:
+    from mlbench.chain.run import Run
 
 # %% auto #0
 __all__ = ['MARKS', 'StageState', 'duration', 'change_state', 'stage_row', 'stage_lines', 'take_in', 'states_of', 'Watch',
@@ -101,6 +102,8 @@ def change_state(
         state.doing = progress_text(event)
         state.values = progress_text({"values": event.get("values")}).strip(" ()") or state.values
     elif kind == "card" and event.get("part") == "metric":
+        from mlbench.chain.cards import interval_text
+
         entry = event.get("entry") or {}
         state.figures.pop(str(entry.get("name")), None)
         state.figures[str(entry.get("name"))] = interval_text(entry)
