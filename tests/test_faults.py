@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import random
-import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from mlbench.chain import Run, list_runs, run_chain
 from mlbench.chain.plan import RunOptions
 from mlbench.chain.recovery import last_attempt, mend_stale
 from mlbench.core.errors import MlbenchError, StageError
-from mlbench.core.files import NotWritable, read_json, read_lines
+from mlbench.core.files import NotWritable, read_json
 
 RUNNER = """
 import json, sys
@@ -251,9 +249,15 @@ def test_an_old_run_without_a_process_is_not_called_running_by_anybody(tmp_path,
 # ---------------------------------------------------------------------------------------------- checkpoints, numbers, clock
 
 
+KEEP = """from pathlib import Path
+kept = stage.run.folder / 'checkpoints' / stage.name / 'x'
+found = kept.exists()
+kept.parent.mkdir(parents=True, exist_ok=True)
+kept.write_text('')"""
+
+
 def test_checkpoints_stay_for_the_next_attempt_and_go_with_the_stage(tmp_path):
-    keep = "from pathlib import Path\nkept = stage.run.folder / 'checkpoints' / stage.name / 'x'\nfound = kept.exists()\nkept.parent.mkdir(parents=True, exist_ok=True)\nkept.write_text('')"
-    project = only_stage(tmp_path / "p", keep, "assert found, 'not yet'", "stage.close()")
+    project = only_stage(tmp_path / "p", KEEP, "assert found, 'not yet'", "stage.close()")
     with pytest.raises(StageError, match="not yet"):
         run_chain(project)
     run = list_runs(project)[0]
@@ -314,4 +318,309 @@ def test_two_runs_of_one_project_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_twenty_runs_of_one_project_at_once(tmp_path):
-    many_at_once(only_first(tmp_path / "p"), 20)
+    many_at_once(only_stage(tmp_path / "p", "stage.metric('nought', 0.0)", "stage.close()"), 20)
+
+
+# ---------------------------------------------------------------------------------------------- no room on the disk
+
+WRITERS = """
+import json, os, resource, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from mlbench.chain import Project, Stage, list_runs
+from mlbench.chain.execution import Execution
+from mlbench.chain.plan import plan_chain
+from mlbench.chain.proof import keep_source, write_proof
+from mlbench.chain.record import create_run
+from mlbench.chain.report import write_report
+from mlbench.core.checkpoints import Checkpoints
+from mlbench.core.errors import MlbenchError
+from mlbench.core.files import sha256_file
+from mlbench.core.progress import log_metrics, report
+
+project = Path(sys.argv[1])
+os.chdir(project)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+opened = Project.open(project)
+run = list_runs(opened)[0]
+recorder = create_run(plan_chain(opened))
+notebook = json.loads((run.stage_folder("01_problem") / "notebook.ipynb").read_text())
+names = ["facts", "train", "note", "raw", "model"]
+stage = Stage.open("01_problem", {}, writes=names)
+frame = pd.DataFrame({"x": np.arange(5000.0)})
+checkpoints = Checkpoints(recorder.run.folder / "checkpoints" / "04_training")
+evaluation = Stage.open("05_evaluation", {}, reads=[], writes=[], opens=["test"])
+execution = Execution(notebook, recorder.run.folder / "executed.ipynb")
+
+
+def folder():
+    with stage.folder("model") as path:
+        (path / "small").write_text("small")
+        (path / "weights").write_bytes(bytes(50_000))
+
+
+writers = {
+    "run.json": (lambda: recorder.save(), 200),
+    "events.jsonl": (lambda: recorder.event("x", y="z" * 4000), (recorder.run.folder / "events.jsonl").stat().st_size + 50),
+    "progress": (lambda: report("long " * 1000), 50),
+    "metrics.jsonl": (lambda: log_metrics({"x" * 500: 0.5}), 50),
+    "openings.jsonl": (lambda: evaluation.unseal("test"), 50),
+    "notebook": (lambda: execution.save(), 1000),
+    "artifact of JSON": (lambda: stage.save("facts", {"x": list(range(5000))}), 1000),
+    "artifact of a table": (lambda: stage.save("train", frame), 1000),
+    "artifact of text": (lambda: stage.save("note.md", "x" * 50_000), 1000),
+    "artifact of bytes": (lambda: stage.save("raw.bin", bytes(50_000)), 1000),
+    "artifact that is a folder": (folder, 1000),
+    "sealed rows": (lambda: stage.seal("test", frame), 1000),
+    "card and manifest": (lambda: stage.close(), 100),
+    "params.yaml": (lambda: opened.set_parameter("04_training", "factor", 4.0), 20),
+    "report": (lambda: write_report(run), 10_000),
+    "proof": (lambda: write_proof(run), 100),
+    "source": (lambda: keep_source(recorder.run, plan_chain(opened)), 1000),
+    "checkpoint": (lambda: checkpoints.save("a" * 64, {"x": np.zeros(50_000)}, {}), 1000),
+}
+
+
+def content():
+    return {str(p): sha256_file(p) for p in sorted(project.rglob("*")) if p.is_file() and p.stat().st_size}
+
+
+for name, (write, size) in writers.items():
+    before, said = content(), None
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        write()
+    except BaseException as error:
+        said = [type(error).__name__, str(error)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    after = content()
+    changed = sorted(Path(p).name for p in before.keys() | after.keys() if before.get(p) != after.get(p))
+    checkpoints.broken = False
+    write()
+    print(json.dumps([name, said, changed]))
+"""
+
+
+def test_each_writer_without_room(tmp_path):
+    project = make_project(tmp_path / "p")
+    run_chain(project)
+    done = subprocess.run([sys.executable, "-c", WRITERS, str(project)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == 18
+    for name, said, changed in results:
+        if name == "checkpoint":
+            assert said is None and set(changed) <= {"events.jsonl"}  # training goes on without, and says so
+            continue
+        assert said and said[0] in ("DiskFull", "NoRoom") and "could not be written" in said[1] and "Make room" in said[1], (name, said)
+        assert len(said[1].splitlines()) == 1 and not set(changed) - {"card.json"}, (name, changed)
+    assert not [p for p in project.rglob("*") if p.name.endswith(".tmp")]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of its own, of a few megabytes; gives its folder and a function that changes its size."
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no file system may be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path, leave: int) -> None:
+    "Fill a disk up to so many bytes."
+    (folder / "ballast").unlink(missing_ok=True)
+    free = os.statvfs(folder)
+    (folder / "ballast").write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
+
+
+def test_the_disk_is_full_at_any_moment(small_disk, tmp_path):
+    project = make_project(small_disk / "p")
+    expected = artifacts(run_chain(make_project(tmp_path / "wide")))
+    told = []
+    for kilobytes in (4, 200, 290, 300, 312, 324, 336, 348, 360, 372, 384):
+        fill(small_disk, kilobytes * 1024)
+        try:
+            run_chain(project)
+        except MlbenchError as error:
+            text = str(error)
+            told.append(kilobytes)
+            assert error.exit_code == 1 and "full" in text and "oom" in text and "Traceback" not in text, text
+        (small_disk / "ballast").unlink()
+        mend_stale(project)
+        if list_runs(project):
+            run = must_be_sound(project)
+            assert run.status == "done" or run.record["error"]["kind"] in ("disk full", "killed"), run.record["error"]
+            if run.status == "done":
+                break
+    assert len(told) >= 3
+    run = run_chain(project)
+    assert must_be_sound(project).status == "done" and artifacts(run) == expected
+
+
+def artifacts(run: Run) -> dict[str, str]:
+    "Hashes of all artifacts that two runs must share."
+    return {n: e["sha256"] for m in run.manifests.values() for n, e in [*m["artifacts"].items(), *m["sealed"].items()] if not e["volatile"]}
+
+
+# ---------------------------------------------------------------------------------------------- no rights
+
+
+def as_nobody(work) -> str:
+    "Do something as a user who owns nothing here; gives what it raised."
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            work()
+            os.write(writing, b"nothing was raised")
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__} {getattr(error, 'exit_code', '')}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    said = os.read(reading, 4000).decode()
+    os.close(reading)
+    return said
+
+
+def test_a_project_that_may_not_be_written(tmp_path):
+    project = only_stage(tmp_path / "p", "stage.close()")
+    for folder in (tmp_path, *tmp_path.parents[:2], project):
+        folder.chmod(0o755)
+    start = time.monotonic()
+    said = as_nobody(lambda: run_chain(project))
+    assert said.startswith(f"NotWritable 2: {project / 'runs'} could not be written: this user has no right") and time.monotonic() - start < 10, said
+    assert not (project / "runs").exists()
+    done = run_chain(project)
+    (project / "runs").chmod(0o555)
+    assert as_nobody(lambda: print(run_chain(project).id)) == "nothing was raised"  # unchanged: there is nothing to write
+    assert as_nobody(lambda: run_chain(project, force=True)).startswith("NotWritable 2: ")
+    assert list_runs(project) == [done] and must_be_sound(project) == done
+
+
+def test_a_medium_that_cannot_be_written(tmp_path):
+    project = only_stage(tmp_path / "p", "stage.close()")
+    made = subprocess.run(["mount", "--bind", str(project), str(project)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"nothing may be mounted here: {made.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(project)], check=True)
+        with pytest.raises(NotWritable, match="its folder is read-only"):
+            run_chain(project)
+    finally:
+        subprocess.run(["umount", "-l", str(project)], check=True)
+    assert not (project / "runs").exists()
+
+
+# ---------------------------------------------------------------------------------------------- any fault at any moment
+
+INJECTED = {
+    "exit": ("exit", "import sys; sys.exit(0)"),
+    "raise": ("exception", "raise RuntimeError('a fault')"),
+    "memory": ("out of memory", "raise MemoryError('no more')"),
+    "kernel killed": ("kernel died", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
+    "no room": ("disk full", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))"),
+    "too long": ("cell timeout", "import time; time.sleep(600)"),
+}
+SENT = {"killed": ("SIGKILL", 137), "Ctrl-C": ("SIGINT", 130), "stopped": ("SIGTERM", 143), "hung up": ("SIGHUP", 129)}
+STARTUP = """
+import json
+from pathlib import Path
+
+
+def _inject(lines, place=Path({place!r})):
+    order = json.loads(place.read_text()) if place.exists() else None
+    return [order["code"] + "\\n", *lines] if order and "".join(lines).strip() == order["source"] else lines
+
+
+get_ipython().input_transformers_cleanup.append(_inject)
+"""
+
+
+class Disturbance:
+    "Brings faults into a chain without changing its notebooks: a kernel's own start-up file puts a line before one cell, and signals are sent from outside."
+
+    def __init__(self, project: Path, folder: Path, seed: int, monkeypatch):
+        self.project, self.order, self.draw, self.done = project, folder / "order.json", random.Random(seed), []
+        startup = folder / "ipython" / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "00-fault.py").write_text(STARTUP.format(place=str(self.order)))
+        monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+
+    def cells(self) -> list[tuple[str, int, str]]:
+        "Every code cell of the chain: stage, number, source."
+        found = []
+        for path in sorted(self.project.glob("0*_*.ipynb")):
+            sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+            found += [(path.stem, number, source.strip()) for number, source in enumerate(sources, 1) if source.strip()]
+        return found
+
+    def moments(self, faults: list[str], each: int) -> list[tuple[int, str]]:
+        "Where each fault happens, in the order of the chain; the last cell is left out, after which a stage is done."
+        places = range(len(self.cells()) - 1)
+        drawn = [(self.draw.choice(places), fault) for fault in faults for _ in range(each)]
+        print("moments", sorted(drawn))
+        return sorted(drawn)
+
+    def strike(self, place: int, fault: str) -> None:
+        "Run the chain until a fault ends it at a cell, and look at what is left."
+        stage, number, source = self.cells()[place]
+        if fault in SENT:
+            self.send(stage, number, *SENT[fault])
+        else:
+            self.inject(stage, number, source, *INJECTED[fault])
+        self.done.append(fault)
+
+    def inject(self, stage: str, number: int, source: str, kind: str, code: str) -> None:
+        self.order.write_text(json.dumps({"source": source, "code": code}))
+        try:
+            with pytest.raises(StageError):
+                run_chain(self.project, options=RunOptions(cell_timeout=self.limit if kind == "cell timeout" else None))
+        finally:
+            self.order.unlink()
+        run = must_be_sound(self.project)
+        error = run.record["error"]
+        assert (error["kind"], run.record["exit_code"]) == (kind, 1), (stage, number, error)
+        assert error["stage"] == stage and (error["cell"] == number or kind in ("disk full", "cell timeout")), (stage, number, error)
+
+    def send(self, stage: str, number: int, name: str, code: int) -> None:
+        runner = start(self.project)
+        wait_until(lambda: runner.poll() is not None or reached(self.project, stage, number), f"cell {number} of {stage}", 120)
+        time.sleep(self.draw.uniform(0, 0.1))
+        runner.send_signal(getattr(signal, name))
+        _, said = runner.communicate(timeout=60)
+        assert runner.returncode == (-9 if name == "SIGKILL" else code), (stage, number, name, said)
+        mend_stale(self.project)
+        run = must_be_sound(self.project)
+        assert run.record["exit_code"] == code and run.record["error"]["kind"] == ("killed" if code == 137 else "interrupted"), run.record["error"]
+
+    limit = 3.0  # seconds for a cell, where that is the fault
+
+
+def disturbed(project: Path, folder: Path, seed: int, faults: list[str], each: int, monkeypatch) -> Run:
+    "Run a chain that is interrupted again and again, and in the end left alone."
+    disturbance = Disturbance(project, folder, seed, monkeypatch)
+    for place, fault in disturbance.moments(faults, each):
+        print("now", fault, disturbance.cells()[place][:2])
+        disturbance.strike(place, fault)
+    run = run_chain(project)
+    assert must_be_sound(project) == run and run.status == "done" and len(list_runs(project)) == 1
+    assert sum(e["type"] == "run_started" for e in run.events) == len(faults) * each + 1 == len(disturbance.done) + 1
+    return run
+
+
+@pytest.mark.slow
+def test_each_fault_at_ten_random_moments_of_a_small_chain(tmp_path, monkeypatch):
+    quiet = run_chain(make_project(tmp_path / "quiet"))
+    project = make_project(tmp_path / "a {b} ç d")
+    run = disturbed(project, tmp_path, 20261121, [*INJECTED, *SENT], 10, monkeypatch)
+    assert artifacts(run) == artifacts(quiet) and run.record["metrics"] == quiet.record["metrics"]
