@@ -303,20 +303,21 @@ def drawn(count: int):
 def test_values_reach_a_real_kernel(tmp_path):
     typed = drawn(200)
     folder = make_project(tmp_path / "a {project}", stages=())
+    (folder / "params.yaml").write_text("")
     cell = "\n".join(f"p{n}: {annotation(k)} = {python_literal(v)}" for n, (k, v) in enumerate(typed))
     names = f"[f'p{{n}}' for n in range({len(typed)})]"
     sources = [
         f"laid = {{name: globals()[name] for name in {names}}}",
         "stage = Stage.open('01_look', globals(), writes=['seen', 'laid'])",
-        "from mlbench.chain.values import encode\n\n"
-        f"stage.save('seen', {{name: encode(globals()[name]) for name in {names}}})\n"
-        "stage.save('laid', {n: encode(v) for n, v in laid.items()})\nstage.close()",
+        "import json\n\nfrom mlbench.chain.values import encode\n\n"
+        f"stage.save('seen.txt', json.dumps({{name: encode(globals()[name]) for name in {names}}}))\n"
+        "stage.save('laid.txt', json.dumps({n: encode(v) for n, v in laid.items()}))\nstage.close()",
     ]
     imports = "from datetime import date\nfrom pathlib import Path\n\nfrom mlbench.chain import Stage"
     write_notebook(folder / "01_look.ipynb", cell, sources, imports=imports)
     run = run_chain(folder, parameters={f"look.p{n}": yaml_literal(v) for n, (_, v) in enumerate(typed)})
     for part in ("seen", "laid"):
-        got = json.loads((run.stage_folder("01_look") / "artifacts" / f"{part}.json").read_text())
+        got = json.loads((run.stage_folder("01_look") / "artifacts" / f"{part}.txt").read_text())
         wrong = [(n, k, v, decode(got[f"p{n}"])) for n, (k, v) in enumerate(typed) if not same(decode(got[f"p{n}"]), v)]
         assert not wrong, wrong[:5]
 

@@ -313,6 +313,8 @@ def resolve(
                 hint = did_you_mean(str(name), parameters) if parameters else "This stage has no parameters."
                 result.mistakes.append(f"{origin}: {prefix}{name} is not a parameter. {hint}")
                 continue
+            if isinstance(value, Secret) and value and not value.value and result.choices[name].value.value:
+                continue  # a record knows that there was one; where it is kept is known from below
             try:
                 result.choices[name] = Choice(_taken(parameter, origin, value, where, base), origin)
             except ParameterError as error:

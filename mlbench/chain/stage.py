@@ -21,7 +21,7 @@ from .artifacts import artifact_name, describe, read_value, verify, write_value
 from .cards import SEVERITIES, Card, FinishedCard, at_cell_end, card_facts, table_entry
 from .masking import mask_folder, without_secrets
 from .notebooks import Notebook, read_notebook, section_of
-from .parameters import Choice, Parameter, decode, encode, resolve
+from .parameters import Choice, Parameter, decode, encode, resolve, yaml_literal
 from .project import Project
 from .run import BY_HAND, Run, list_runs, now, seconds_between
 from ..core.errors import ArtifactError, ParameterError, UsageError, did_you_mean
@@ -426,7 +426,7 @@ class Manifest:
 
 def _short(value: Any, length: int = 60) -> str:
     "A value on one line."
-    text = json.dumps(value) if isinstance(value, list | dict) and not any(isinstance(v, Path) for v in value) else str(value)
+    text = yaml_literal(value) if isinstance(value, list | dict) else str(value)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 # %% ../../nbs/92_chain.stage.ipynb #f8dee473

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..chain.notebooks import section_of
@@ -126,6 +127,12 @@ class Field:
     show: Callable[[Any], None]  # put a value into the control
 
 # %% ../../nbs/95_widgets.form.ipynb #fec1557e
+def _as_typed(parameter: Parameter, value: Any) -> str:
+    "A value as somebody would type it: a text without quotes, except where it could be taken for something else."
+    bare = str(value) if isinstance(value, str | Path) else yaml_literal(value)
+    return bare if bare.strip() == bare and bare and parameter.parse(bare) == value else yaml_literal(value) if bare else ""
+
+
 def _text_field(parameter: Parameter) -> Field:
     "A field that is a line of text."
     widgets = require("ipywidgets")
@@ -134,13 +141,12 @@ def _text_field(parameter: Parameter) -> Field:
     control = widgets.Text(continuous_update=False, placeholder="none" if optional else str(parameter.kind))
 
     def show(value: Any) -> None:
-        plain = inner.name in ("str", "Path")
-        control.value = "" if value is None and optional else str(value) if plain else yaml_literal(value)
+        control.value = "" if value is None and optional else _as_typed(parameter, value)
 
     def read() -> Any:
         if optional and not control.value.strip():
             return None
-        return parameter.check(control.value) if inner.name == "str" else parameter.parse(control.value.strip())
+        return parameter.parse(control.value if inner.name in ("str", "Path") else control.value.strip())
 
     return Field(parameter, control, read, show)
 
