@@ -1,5 +1,6 @@
 "The whole chain on a bundled data set, as a user runs it: once, again, changed, killed."
 
+import json
 import os
 import re
 import signal
@@ -9,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 import pytest
 
+from mlbench.chain.cards import CARD_SCHEMA_FILE, check_card
 from mlbench.core.files import read_json, read_lines
 
 pytestmark = pytest.mark.slow
@@ -135,6 +138,15 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_metrics(shop, tmp_pa
     ran = [e["stage"] for e in read_lines(killed / "events.jsonl") if e["type"].startswith("cell")]
     assert ran.count("01_problem") and metrics_of(killed) == metrics_of(run)
     assert not list(project.rglob("*.tmp"))
+
+
+def test_every_card_fits_the_published_schema(shop):
+    _, run = shop
+    schema = json.loads(CARD_SCHEMA_FILE.read_text())
+    for stage in STAGES:
+        card = read_json(run / "stages" / stage / "card.json")
+        jsonschema.Draft202012Validator(schema).validate(card)
+        assert card["complete"] and card["stage"] == stage and check_card(card)
 
 
 def outcome(run):
