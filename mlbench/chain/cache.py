@@ -121,7 +121,7 @@ def versions_for(
     return {"python": platform.python_version()} | {n: installed[n] + builds.get(n, "") for n in sorted(names)} | loose
 
 # %% ../../nbs/93_chain.cache.ipynb #dec4bbe3
-_PAGES = ("cells", "compare", "drawings", "render", "report", "sidebyside", "tracking")
+_PAGES = ("cells", "compare", "drawings", "leaderboard", "render", "report", "sidebyside", "tracking")
 _OF_CHAIN = (*_PAGES, "cache", "grid", "imports", "proof", "reproduce", "sweep", "trial", "verification", "why")
 _SHOWS_ONLY = ("cli", "lab", "_modidx", "doctor", "site", "widgets", *(f"chain/{name}." for name in _OF_CHAIN))
 

@@ -192,7 +192,7 @@ def _surroundings(self: Comparison) -> list[tuple[str, ...]]:
     rows = [(name, *(one.get(name, "–") for one in around)) for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
 
-# %% ../../nbs/94_chain.compare.ipynb #c54443b0
+# %% ../../nbs/94_chain.compare.ipynb #e3e50a89
 def _wide(self: Comparison) -> bool:
     "Whether runs are columns."
     return len(self.runs) <= 4
@@ -204,7 +204,7 @@ def _turned(self: Comparison, rows: Sequence[Sequence[str]]) -> tuple[list[str],
         return ["", *self.labels], [list(row) for row in rows]
     return ["run", *(row[0] for row in rows)], [[label, *(row[n + 1] for row in rows)] for n, label in enumerate(self.labels)]
 
-
+# %% ../../nbs/94_chain.compare.ipynb #33de23a0
 def _alike(self: Comparison) -> list[str]:
     "Metrics that are the same in every run."
     return [row[0] for row in self.metrics if len(set(row[1:-1])) == 1]

@@ -9,34 +9,34 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .compare import Story, judge
+from .compare import Story
 from .grid import Grid, Ranking, Trial, identity_of, read_grid, read_ranking, span_of, surroundings_of
 from .job import RunInterrupted, caught_signals
+from .leaderboard import Sweep
 from .notebooks import section_of
-from .parameters import decode, encode, yaml_literal
+from .parameters import encode
 from .plan import RunOptions, plan_chain
 from .project import Project
 from .proof import write_proof
 from .recovery import mend_stale
-from .report import duration, interval_text, table_html, write_report
-from .run import Run, now, process_alive, process_mark
+from .report import write_report
+from .run import Run, now, process_mark
 from .runner import run_chain
 from .sidebyside import write_comparison
 from .trial import Worker, cause_of, close_worker, end_worker, start_worker
-from ..core.errors import UsageError, did_you_mean
-from ..core.files import append_line, plain, read_json, read_lines, remove, write_json
+from ..core.errors import UsageError
+from ..core.files import append_line, plain, read_json, remove, write_json
 from ..core.settings import cpu_count
-from ..core.show import Facts, escape, plural
+from ..core.show import Facts, plural
 
 # %% auto #0
-__all__ = ['share_cores', 'SweepPlan', 'plan_sweep', 'Sweep', 'thin_run', 'Campaign', 'swept_words', 'run_sweep']
+__all__ = ['share_cores', 'SweepPlan', 'plan_sweep', 'thin_run', 'Campaign', 'swept_words', 'run_sweep']
 
 # %% ../../nbs/93_chain.sweep.ipynb #6538efa9
 def share_cores(
@@ -132,157 +132,6 @@ def _head(plan: SweepPlan, folder: Path) -> dict[str, Any]:
     about = {name: getattr(plan, name) for name in names} | {"by": asdict(plan.ranking), "grid": plan.grid.to_dict()}
     fixed = {"format": 1, "id": folder.name, "identity": plan.identity, "project": plan.project.name, "created": had["created"]}
     return fixed | about | {"status": "running", "trials": len(plan.grid.trials), "process": process_mark(), "error": None}
-
-# %% ../../nbs/93_chain.sweep.ipynb #cf353afb
-def _newest_lines(self: Sweep) -> list[dict[str, Any]]:
-    "The last word on each trial, by number."
-    lines = {line["trial"]: line for line in read_lines(self.folder / "trials.jsonl")}
-    return [lines[number] for number in sorted(lines)]
-
-
-def _ranked(self: Sweep) -> list[dict[str, Any]]:
-    "The trials that are done, the best first; each with `score`, the entry that ranks."
-    ranking = self.ranking
-    done = [line | {"score": ranking.find(line["metrics"], sealed=True)} for line in self.trials if line["status"] == "done"]
-    return sorted(done, key=lambda line: (ranking.key(line["score"]), line["trial"]))
-
-
-def _label(self: Sweep, line: Mapping[str, Any]) -> str:
-    "What makes a trial different, in words."
-    swept = tuple(name for name, values in self.record["grid"].items() if len(values) > 1)
-    return Trial(line["trial"], {name: decode(value) for name, value in line["values"].items()}, swept).label
-
-# %% ../../nbs/93_chain.sweep.ipynb #08c8c578
-def _sentence(self: Sweep) -> str:
-    "What to make of it."
-    ranked = [line for line in self.ranked if line["score"]]
-    if not ranked:
-        found = sorted({f"{section_of(s)}/{m['name']}" for line in self.ranked for s, entries in line["metrics"].items() for m in entries})
-        wanted = self.ranking.metric
-        return f"No trial is done that measured {wanted}. {did_you_mean(wanted, found, show=12) if found else ''}".strip()
-    best = ranked[0]
-    if len(ranked) == 1:
-        return f"{self.label(best)}: {best['score']['name']} {interval_text(best['score'])}."
-    second, word = ranked[1], judge(self.ranking.metric, ranked[1]["score"], best["score"])
-    if word == "the same":
-        same = sum(line["score"]["value"] == best["score"]["value"] for line in ranked)
-        return f"{plural(same, 'trial')} share the best {best['score']['name']}, {interval_text(best['score'])}: take the one that is simplest or fastest."
-    noise = " Take the one that is simpler or faster." if word.endswith("within the noise") else ""
-    by, _, how = word.partition(", ")
-    return f"{self.label(best)} is {by} than {self.label(second)}{f', which is {how}' if how else ''}.{noise}"
-
-
-def _notes(self: Sweep) -> list[str]:
-    "What a reader must know beside the order."
-    record, lines, notes = self.record, self.trials, []
-    failed, waiting = sum(line["status"] == "failed" for line in lines), record["trials"] - sum(line["status"] in ("done", "failed") for line in lines)
-    opened = sorted({line["score"]["stage"] for line in self.ranked if line["score"] and line["score"]["stage"] > self.ranking.until})
-    if failed:
-        notes.append(f"{plural(failed, 'trial')} failed. The same command tries {'it' if failed == 1 else 'them'} again.")
-    if waiting:
-        notes.append(f"{plural(waiting, 'trial')} {'is' if waiting == 1 else 'are'} still to do. The same command goes on.")
-    old = sum(line["status"] == "done" and line["surroundings"] != record.get("surroundings") for line in lines)
-    if old and record.get("surroundings"):
-        notes.append(f"The project was changed since {plural(old, 'trial')} ran. The same command runs {'it' if old == 1 else 'them'} again.")
-    if opened:
-        notes.append(f"The order was made on {', '.join(opened)}, where the sealed rows are opened: they are no longer an honest test of the best.")
-    elif len(self.ranked) >= 5:
-        notes.append(f"The best of {len(self.ranked)} was chosen for its score, so the score flatters it. The sealed rows tell how good it is: {self.command}")
-    return notes
-
-# %% ../../nbs/93_chain.sweep.ipynb #8371e8ef
-def _command(self: Sweep) -> str:
-    "How to run the whole chain with the best values."
-    best = next(iter(self.ranked), None)
-    values = {name: yaml_literal(decode(best["values"][name])) for name in self.record["grid"]} if best else {}
-    words = [
-        f"-p {name}={value}" if value.replace(".", "").replace("_", "").replace("-", "").isalnum() else f"-p '{name}={value}'" for name, value in values.items()
-    ]
-    return " ".join(["mlbench run", self.record["project"], *words])
-
-
-def _rows(self: Sweep) -> list[tuple[Any, ...]]:
-    "Place, trial, score, seconds, run; what is not done comes last, with its cause."
-    rows: list[tuple[Any, ...]] = []
-    for place, line in enumerate(self.ranked, 1):
-        rows.append((place, self.label(line), interval_text(line["score"]) if line["score"] else "not measured", duration(line["seconds"]), line["run"]))
-    for line in self.trials:
-        if line["status"] != "done":
-            cause = str((line.get("error") or {}).get("message") or line["status"]).splitlines()[0]
-            rows.append(("–", self.label(line), f"{line['status']}: {cause[:160]}", duration(line["seconds"]), line.get("run") or ""))
-    return rows
-
-# %% ../../nbs/93_chain.sweep.ipynb #9db80d69
-def _text(self: Sweep) -> str:
-    "For a terminal."
-    record, rows = self.record, [[str(c) for c in row] for row in self.rows]
-    done = sum(line["status"] == "done" for line in self.trials)
-    lines = [f"Sweep {self.id} of {record['project']}: {self.status}, {done} of {plural(record['trials'], 'trial')} done"]
-    lines += [f"  by {self.ranking.metric}, {'more' if self.ranking.larger else 'less'} is better"]
-    widths = [max((len(row[n]) for row in rows), default=0) for n in range(3)]
-    lines += ["  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), *row[3:]]) for row in rows]
-    return "\n".join([*lines, self.sentence, *self.notes])
-
-
-def _html(self: Sweep) -> str:
-    "For a notebook."
-    title = f"Sweep {self.id} of {self.record['project']}"
-    measured = next((line["score"]["name"] for line in self.ranked if line["score"]), self.ranking.metric)
-    table = table_html(["", "trial", measured, "time", "run"], self.rows)
-    notes = "".join(f"<div style='opacity:.7'>{escape(note)}</div>" for note in self.notes)
-    return f"<div class='mlbench-facts'><div style='font-weight:600'>{escape(title)}</div>{table}<p>{escape(self.sentence)}</p>{notes}</div>"
-
-# %% ../../nbs/93_chain.sweep.ipynb #8b8b8bd9
-def _open(cls: type[Sweep], folder: str | Path) -> Sweep:
-    "Open the sweep in a folder; UsageError where there is none."
-    folder = Path(folder)
-    if not (folder / "sweep.json").is_file():
-        raise UsageError(f"{folder} is not the folder of a sweep: there is no sweep.json in it.")
-    return cls(folder.resolve())
-
-
-@dataclass(frozen=True, repr=False)
-class Sweep:
-    "The trials of a grid, and how they compare."
-
-    folder: Path
-
-    open = classmethod(_open)
-    trials, ranked, rows = property(_newest_lines), property(_ranked), property(_rows)
-    sentence, notes, command = property(_sentence), property(_notes), property(_command)
-    label = _label
-    __repr__, _repr_html_ = _text, _html
-
-    @property
-    def id(self) -> str:
-        "The folder's name."
-        return self.folder.name
-
-    @property
-    def record(self) -> dict[str, Any]:
-        "sweep.json as it is now."
-        return read_json(self.folder / "sweep.json")
-
-    @property
-    def status(self) -> str:
-        "running, done, failed or interrupted."
-        record = self.record
-        return "interrupted" if record["status"] == "running" and not process_alive(record["process"]) else record["status"]
-
-    @cached_property
-    def ranking(self) -> Ranking:
-        "By which figure the trials are in order."
-        return Ranking(**self.record["by"])
-
-    @property
-    def best(self) -> Run | None:
-        "The run of the best trial."
-        return next((Run.open(self.folder.parents[1] / "runs" / line["run"]) for line in self.ranked if line["score"]), None)
-
-    @property
-    def page(self) -> Path:
-        "The comparison of its runs."
-        return self.folder / "comparison.html"
 
 # %% ../../nbs/93_chain.sweep.ipynb #48fb9836
 def thin_run(

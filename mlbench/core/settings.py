@@ -16,8 +16,8 @@ from .secrets import holds_secret
 
 # %% auto #0
 __all__ = ['READ_AT_IMPORT', 'SET_BY_IMPORTS', 'FOR_ANY_PROCESS', 'OF_A_RUN', 'Settings', 'settings', 'cpu_count',
-           'thread_environment', 'quiet_environment', 'kernel_environment', 'variable', 'secret_variable',
-           'stage_secrets', 'runner_mark', 'runner_alive', 'read_at_import', 'server_environment',
+           'thread_environment', 'thread_limit', 'quiet_environment', 'kernel_environment', 'variable',
+           'secret_variable', 'stage_secrets', 'runner_mark', 'runner_alive', 'read_at_import', 'server_environment',
            'replace_environment', 'child_environment']
 
 # %% ../../nbs/01_core.settings.ipynb #2d2072c9
@@ -92,6 +92,15 @@ def thread_environment(
     n = str(threads or cpu_count())
     wanted = {"OMP_WAIT_POLICY": "PASSIVE"} | {f"{k}_NUM_THREADS": n for k in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
     return {k: env.get(k, v) for k, v in wanted.items()}
+
+# %% ../../nbs/01_core.settings.ipynb #b3b4a705
+def thread_limit(
+    environ: Mapping[str, str] | None = None,  # None reads the real one
+) -> int:  # at least 1
+    "Threads that numerical work of this process may use: the cores, or what the process was allowed at its start."
+    env = os.environ if environ is None else environ
+    allowed = env.get("OMP_NUM_THREADS", "").split(",")[0]
+    return max(1, min(cpu_count(), int(allowed))) if allowed.isdigit() else cpu_count()
 
 # %% ../../nbs/01_core.settings.ipynb #f64997c9
 def quiet_environment(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.settings import cpu_count
+from ..core.settings import thread_limit
 
 # %% auto #0
 __all__ = ['MANY_CELLS', 'thread_count', 'limited_threads', 'spread', 'output_of', 'fit_estimator', 'learning_curve',
@@ -29,7 +29,7 @@ def thread_count(
     "How many threads a fit may use."
     if n_jobs >= 1:
         return n_jobs
-    return cpu_count() if cells >= MANY_CELLS else 1
+    return thread_limit() if cells >= MANY_CELLS else 1
 
 
 @contextlib.contextmanager
