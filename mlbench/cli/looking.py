@@ -61,8 +61,9 @@ def show(
     show_table(["stage", "status", "seconds", "memory MB", "note"], stage_rows(found), title=f"Run {found.id}: {found.status}", note=now)
     if metric_rows(found):
         show_table(["stage", "metric", "value"], metric_rows(found), title="Measured so far" if now else "Measured")
-    if finding_rows(found):
-        show_table(["severity", "what was found", "proposal"], finding_rows(found), title="Findings")
+    findings = [(severity, f"{what}\n{proposal}" if proposal else what) for severity, what, proposal in finding_rows(found)]
+    if findings:
+        show_table(["severity", "what was found, and what is proposed"], findings, title="Findings")
     for verdict in verdicts_of(found):
         say(verdict["sentence"])
     say(near(found.folder))
