@@ -54,12 +54,14 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:[eE][+-]?\d+)?")
 def same_number(
     a: float,  # one
     b: float,  # the other
-    tolerance: float,  # relative to the larger of them, and absolute below one
+    tolerance: float,  # relative to the larger of them; absolute below one, and no longer growing from a million on
 ) -> bool:  # missing values are equal to each other
     "Whether two numbers are equal within a tolerance."
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
-    return a == b or abs(a - b) <= tolerance * max(1.0 if tolerance < 1 else 0.0, abs(a), abs(b))
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return a == b or abs(a - b) <= tolerance * min(max(1.0, abs(a), abs(b)), 1e6)
 
 
 def same_text(
@@ -73,7 +75,13 @@ def same_text(
     if _NUMBER.split(a) != _NUMBER.split(b):
         return False
     pairs = zip(_NUMBER.findall(a), _NUMBER.findall(b), strict=True)
-    return all(x == y or same_number(float(x.replace(",", "")), float(y.replace(",", "")), tolerance) for x, y in pairs)
+    return all(x == y or same_number(_value(x), _value(y), tolerance) for x, y in pairs)
+
+
+def _value(text: str) -> float:
+    "A number as it was written; whole numbers stay whole."
+    plain = text.replace(",", "")
+    return int(plain) if plain.lstrip("-").isdigit() else float(plain)
 
 # %% ../../nbs/94_chain.cells.ipynb #2cf0c40b
 _TIMED = re.compile(r"(?i)\b(seconds?|secs?|ms|milliseconds?|minutes?|hours)\b|_(s|ms|secs?|seconds)$")

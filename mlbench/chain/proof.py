@@ -122,7 +122,7 @@ def keep_source(
     return run.folder / "source"
 
 # %% ../../nbs/94_chain.proof.ipynb #349812b1
-AFTERWARDS = ("report.html", "compare-with-*.html", "wandb", "checkpoints", "proof.json", ".lock")  # at the top of the folder
+AFTERWARDS = ("report.html", "compare-with-*.html", "wandb", "checkpoints", "proof.json", ".lock", ".room")  # at the top of the folder
 ANYWHERE = (".ipynb_checkpoints", "__pycache__", "*.tmp")
 GROWING = ("events.jsonl",)
 

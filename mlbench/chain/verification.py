@@ -149,8 +149,9 @@ def _shown(entry: Mapping[str, Any] | None) -> str:
     "A metric with its interval, in few words."
     if entry is None:
         return "nothing"
-    ends = [number(entry[k], 6) for k in ("low", "high") if entry.get(k) is not None]
-    return number(entry.get("value"), 6) + (f" ({' to '.join(ends)})" if ends else "")
+    ends = {k: number(entry[k], 6) for k in ("low", "high") if entry.get(k) is not None}
+    interval = " to ".join(ends.values()) if len(ends) == 2 else ", ".join(f"{k} {v}" for k, v in ends.items())
+    return number(entry.get("value"), 6) + (f" ({interval})" if ends else "")
 
 
 def metric_changes(
