@@ -15,9 +15,14 @@ from pathlib import Path
 
 import pytest
 from chain_project import write_notebook
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mlbench.chain import Project
+from mlbench.chain import Project, Stage, run_chain
+from mlbench.chain.parameters import sweep_values
+from mlbench.chain.plan import plan_chain
 from mlbench.core import secrets
+from mlbench.core.errors import ParameterError
 
 CANARY = "kanarie-7f3a&\"é/+ 'z<1"
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nEFAASCBKcwggSjAgEAAo\n-----END KEY-----"
@@ -175,3 +180,166 @@ def test_a_run_that_fails_keeps_its_secrets(shop, tmp_path, hold):
                 held = json.loads(line)
                 if held["type"] == "kernel_held":
                     os.killpg(held["pid"], signal.SIGKILL)
+
+
+# --- where a secret may come from ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    "Two stages that say how long their secret is; nothing is set."
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for name, reads, writes in (("01_problem", [], ["facts"]), ("02_look", ["facts"], ["seen"])):
+        opened = f"stage = Stage.open('{name}', globals(), reads={reads}, writes={writes})"
+        cell = "token: str = ''  # of the shop [secret]\nrows: int = 3  # kept"
+        write_notebook(folder / f"{name}.ipynb", cell, [opened, f"stage.save('{writes[0]}', {{'letters': len(token)}})\nstage.close()"])
+    (folder / "problem.yaml").write_text("name: small\ntask: binary\ndata: {source: data.csv}\ntarget: label\n")
+    (folder / "data.csv").write_text("x,label\n1,yes\n2,no\n")
+    monkeypatch.setattr("mlbench.chain.cache.mlbench_source", lambda: "held fixed")
+    for name in ("SHOP_TOKEN", "MLBENCH_SECRET_PROBLEM_TOKEN", "MLBENCH_SECRET_LOOK_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def token_of(folder: Path, stage: int = 0, **more):
+    "The choice of a stage's secret."
+    return plan_chain(Project.open(folder), **more).stages[stage].choices["token"]
+
+
+def test_the_strongest_source_wins(small, monkeypatch):
+    assert not token_of(small).value
+    (small / "params.yaml").write_text("problem: {token: 'file:../kept'}\n")
+    (small.parent / "kept").write_text("from-the-file\r\n")
+    assert token_of(small).value.reveal() == "from-the-file" and token_of(small).origin == "params.yaml"
+    monkeypatch.setenv("MLBENCH_SECRET_PROBLEM_TOKEN", "from-its-variable")
+    assert token_of(small).value.reveal() == "from-its-variable" and token_of(small).origin == "environment"
+    monkeypatch.setenv("SHOP_TOKEN", "from-another-one")
+    assert token_of(small, parameters={"problem.token": "env:SHOP_TOKEN"}).value.reveal() == "from-another-one"
+    assert token_of(small, parameters={"problem.token": "as it is"}).value.reveal() == "as it is"
+    assert not token_of(small, parameters={"problem.token": "none"}).value
+
+
+@pytest.mark.parametrize(
+    ("yaml", "given", "words"),
+    [
+        ("problem: {token: kanarie-plain}", {}, "Write env:NAME or file:PATH, or set the variable MLBENCH_SECRET_PROBLEM_TOKEN"),
+        ("problem: {token: [kanarie-plain]}", {}, "expected a text, env:NAME or file:PATH"),
+        ("problem: {token: 'env:NOT_THERE'}", {}, "the environment has no variable NOT_THERE"),
+        ("problem: {token: 'file:not/there'}", {}, "cannot be read"),
+        ("", {"problem.token": "env:NOT_THERE"}, "the environment has no variable NOT_THERE"),
+        ("", {"problem.token": "abc"}, "shorter than 4 characters"),
+        ("", {"problem.tokn": "kanarie-plain"}, "Did you mean 'token'?"),
+        ("", {"token": "kanarie-plain"}, "names no stage"),
+    ],
+)
+def test_what_is_refused_names_no_value(small, yaml, given, words):
+    (small / "params.yaml").write_text(yaml)
+    with pytest.raises(ParameterError) as caught:
+        run_chain(small, parameters=given)
+    assert words in str(caught.value) and "kanarie" not in str(caught.value) and not (small / "runs").exists()
+
+
+def test_a_secret_is_needed_only_where_it_is_used(small):
+    (small / "params.yaml").write_text("look: {token: 'env:NOT_THERE'}\n")
+    assert plan_chain(Project.open(small), to="problem") and plan_chain(Project.open(small), secrets=False)
+    with pytest.raises(ParameterError, match="NOT_THERE"):
+        plan_chain(Project.open(small))
+    (small / "params.yaml").write_text("problem: {token: 'env:NOT_THERE'}\n")
+    assert plan_chain(Project.open(small), from_="look").stages[0].choices["token"].value.problem
+
+
+@pytest.mark.slow
+def test_another_value_makes_nothing_outdated_but_none_does(small):
+    first = run_chain(small, parameters={"problem.token": "kanarie-first"}, to="problem")
+    assert first.load("facts") == {"letters": 13} and run_chain(small, parameters={"problem.token": "another"}, to="problem") == first
+    second = run_chain(small, to="problem")
+    assert second != first and second.load("facts") == {"letters": 0}
+    assert "$secret" in (first.stage_folder("01_problem") / "manifest.json").read_text() and leaks(small) == []
+
+
+def test_by_hand_a_cell_sees_the_value_and_the_stage_does_not_show_it(small, monkeypatch):
+    monkeypatch.setenv("MLBENCH_PROJECT", str(small))
+    monkeypatch.setenv("MLBENCH_INTERACTIVE", "1")
+    (small / "params.yaml").write_text("problem:\n  token: env:SHOP_TOKEN\n")
+    cells: dict = {"token": ""}
+    with pytest.warns(UserWarning, match="no variable SHOP_TOKEN"):
+        Stage.open("01_problem", cells, writes=["facts"])
+    monkeypatch.setenv("SHOP_TOKEN", CANARY)
+    stage = Stage.open("01_problem", cells, writes=["facts"])
+    assert cells["token"] == CANARY and "kanarie" not in repr(stage) + repr(stage.choices) + repr(stage.parameters)
+    cells["token"] = ""  # the tagged cell is run again
+    assert Stage.open("01_problem", cells, writes=["facts"]) and cells["token"] == CANARY
+    cells["token"] = "set by hand"
+    stage = Stage.open("01_problem", cells, writes=["facts"])
+    assert stage.choices["token"].origin == "notebook" and stage.choices["token"].value.reveal() == "set by hand"
+
+
+def test_the_form_keeps_a_secret_for_the_session_alone(small, monkeypatch):
+    from mlbench.widgets import stage_form
+
+    monkeypatch.setenv("MLBENCH_PROJECT", str(small))
+    monkeypatch.setenv("MLBENCH_INTERACTIVE", "1")
+    (small / "params.yaml").write_text("problem:\n  rows: 2  # two\n")
+    cells: dict = {}
+    stage = Stage.open("01_problem", cells, writes=["facts"])
+    form = stage_form(stage)
+    field, note = next(row.children[1:] for row in form.children[1:-1] if "token" in row.children[0].value)
+    field.set_state({"value": CANARY})
+    assert cells["token"] == CANARY and field.value == "" and "MLBENCH_SECRET_PROBLEM_TOKEN" in note.value
+    assert "token" not in (small / "params.yaml").read_text() and "kanarie" not in str([w.get_state() for w in form.children[-1:]]) + repr(stage)
+    field.set_state({"value": "abc"})
+    assert "role='alert'" in note.value and field.value == "" and cells["token"] == CANARY
+    monkeypatch.setenv("SHOP_TOKEN", "from-the-shell")
+    field.set_state({"value": "env:SHOP_TOKEN"})
+    assert cells["token"] == "from-the-shell" and 'token: "env:SHOP_TOKEN"' in (small / "params.yaml").read_text()
+    with pytest.raises(ParameterError, match="not written into params.yaml"):
+        stage.project.set_parameter("problem", "token", CANARY)
+    monkeypatch.setenv("MLBENCH_INTERACTIVE", "0")
+    assert "***" in stage_form(Stage.open("01_problem", cells, writes=["facts"]))._repr_html_()
+
+
+def test_a_sweep_tries_no_secrets(small):
+    token = Project.open(small).stages["01_problem"].parameters["token"]
+    with pytest.raises(ParameterError, match="is secret") as caught:
+        sweep_values(token, "kanarie-a,kanarie-b")
+    assert "kanarie" not in str(caught.value)
+
+
+# --- the mask ------------------------------------------------------------------------------------------------------------------
+
+VALUES = st.text(st.characters(exclude_categories=("Cs", "Zl", "Zp", "Cc")), min_size=6, max_size=40).filter(lambda v: len(set(v)) > 3 and v.strip() == v)
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES, st.binary(max_size=7))
+def test_no_spelling_of_a_secret_survives(value, before):
+    secrets.forget_secrets()
+    secrets.register_secret(value)
+    for form in forms(value):
+        assert value not in secrets.mask(f"before {form.decode()} after") and not secrets.holds_secret(secrets.mask(form.decode()))
+    header = base64.b64encode(before + value.encode() + b"xyz").decode()
+    left = secrets.mask(header).replace("***", "")
+    assert len(value.encode()) < 8 or len(left) < len(header) - len(value)
+    nested = {value: [value, {"n": 1.5, "t": (f"x{value}", None, True)}], "plain": "text"}
+    masked = secrets.mask_value(nested)
+    assert value not in str(masked) and masked["plain"] == "text" and secrets.mask_value(masked) == masked
+    assert json.loads(secrets.mask_json(json.dumps(nested)))["plain"] == "text"
+
+
+def test_numbers_in_json_are_left_alone():
+    secrets.register_secret("2345")
+    assert json.loads(secrets.mask_json('{"a": 0.12345, "b": [12345], "c": "id 2345"}')) == {"a": 0.12345, "b": [12345], "c": "id ***"}
+
+
+def test_a_crash_file_and_a_traceback_have_no_secret(tmp_path, monkeypatch, capsys):
+    from mlbench.cli.output import show_error
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    secrets.register_secret(CANARY)
+    try:
+        raise RuntimeError(f"login with {CANARY}")
+    except RuntimeError as error:
+        show_error(error)
+        show_error(error, debug=True)
+    assert leaks(tmp_path) == [] and "kanarie" not in "".join(capsys.readouterr()) and list(tmp_path.iterdir())
