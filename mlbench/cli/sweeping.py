@@ -70,14 +70,14 @@ def seconds_left(
 def summary_line(
     state: SweepState,  # of a sweep
     now: float,  # on the clock of the trials
-) -> str:  # such as `3 of 9 done, 2 running; best roc_auc 0.91 (factor=3); about 12 s left`
+) -> str:  # such as `3 of 9 done, 2 running; about 12 s left; best roc_auc 0.91: factor=3`
     "The sweep in one line."
     counts = [f"{state.done + state.before} of {state.trials} done"]
     counts += [f"{n} {word}" for n, word in ((len(state.running), "running"), (state.failed, "failed")) if n]
-    best = f"; best {state.metric} {state.best[1]} ({state.best[2]})" if state.best else ""
+    best = f"; best {state.metric} {state.best[1]}: {state.best[2]}" if state.best else ""
     left = seconds_left(state, now)
     rest = f"; about {duration(left)} left" if left and state.running else ""
-    return mask(", ".join(counts) + best + rest)
+    return mask(", ".join(counts) + rest + best)
 
 # %% ../../nbs/98_cli.sweeping.ipynb #11e6c1d5
 def _score_text(score: Mapping[str, Any]) -> str:
@@ -147,7 +147,7 @@ def _picture(self: SweepWatch) -> Any:
         table.add_row(*(Text(text, style="cyan", no_wrap=True, overflow="ellipsis") for text in trial_row(trial, now)))
     over, width = self.state.done + self.state.failed + self.state.before, 30
     full = round(width * over / self.state.trials) if self.state.trials else 0
-    bar = Text("━" * full, style="green") + Text("━" * (width - full), style="dim") + Text("  " + summary_line(self.state, now))
+    bar = Text.assemble(("━" * full, "green"), ("━" * (width - full), "dim"), "  ", summary_line(self.state, now), no_wrap=True, overflow="ellipsis")
     return Group(*self.ended[-8:], table, bar)
 
 # %% ../../nbs/98_cli.sweeping.ipynb #d6cbfc87
