@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,9 +27,9 @@ from typing import Any
 from ..core.settings import read_at_import, server_environment, settings, thread_environment
 
 # %% auto #0
-__all__ = ['FIRST', 'ENTRY', 'SHELVES', 'LATER', 'STARTED', 'library_hash', 'installed', 'place_of_process', 'server_key',
-           'Refused', 'runtime_folder', 'take_lock', 'sweep', 'send', 'messages', 'receive', 'start_server', 'connect',
-           'why_not', 'reach', 'warm_up', 'memory_mb', 'call', 'server_facts', 'stop_servers', 'main']
+__all__ = ['FIRST', 'ENTRY', 'SHELVES', 'LATER', 'library_hash', 'installed', 'place_of_process', 'server_key', 'Refused',
+           'runtime_folder', 'take_lock', 'sweep', 'send', 'messages', 'receive', 'start_server', 'connect', 'why_not',
+           'reach', 'warm_up', 'memory_mb', 'call', 'server_facts', 'stop_servers', 'main']
 
 # %% ../../nbs/93_chain.forkserver.ipynb #44ba3891
 FIRST = ("ipykernel.kernelapp", "ipykernel.debugger", "mlbench.chain.kernel", "mlbench.chain.stage", "pandas", "pyarrow.parquet", "plotly.graph_objects")
@@ -48,11 +49,9 @@ def library_hash() -> str:
 
 
 def installed() -> list[Any]:
-    "Every installed distribution, and when its folder of packages last changed."
-    from mlbench.chain.cache import installed_versions
-
-    changed = {p: os.stat(p).st_mtime_ns for p in sys.path if p.endswith("-packages") and os.path.isdir(p)}
-    return [installed_versions(), changed]
+    "Every installed distribution with its version, and when its folder of packages last changed."
+    folders = [Path(p) for p in sys.path if p.endswith("-packages") and os.path.isdir(p)]
+    return [[str(p), p.stat().st_mtime_ns, sorted(i.name for i in p.glob("*.dist-info"))] for p in folders]
 
 # %% ../../nbs/93_chain.forkserver.ipynb #c455d7b7
 def place_of_process() -> dict[str, Any]:
@@ -191,9 +190,6 @@ def receive(
         buffer += data
 
 # %% ../../nbs/93_chain.forkserver.ipynb #34aebaa3
-STARTED: list[subprocess.Popen[bytes]] = []  # waited for when the next one is started
-
-
 def start_server(
     key: str,  # from `server_key`
     environ: Mapping[str, str] | None = None,  # of the kernels; None takes this process's
@@ -204,9 +200,7 @@ def start_server(
     own = {"MLBENCH_SERVER_FOLDER": str(folder.parent), "MLBENCH_SERVER_IDLE": str(wish.server_idle), "MLBENCH_SERVER_POOL": str(wish.server_pool)}
     command, env = [sys.executable, "-m", "mlbench.chain.forkserver", key], server_environment(environ) | own
     with open(folder / "log", "ab") as log:
-        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=env, start_new_session=True)
-    STARTED[:] = [p for p in STARTED if p.poll() is None] + [started]
-    return started
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=env, start_new_session=True)
 
 # %% ../../nbs/93_chain.forkserver.ipynb #4ac1221e
 def connect(
@@ -275,7 +269,8 @@ def warm_up(
     key = server_key(environ)
     connection = connect(key)
     if connection is None:
-        start_server(key, environ)
+        started = start_server(key, environ)
+        threading.Thread(target=started.wait, name="mlbench-warm-up", daemon=True).start()  # so that no dead process is left
     else:
         with connection:
             send(connection, {"wish": "stay"})
