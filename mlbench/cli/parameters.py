@@ -143,11 +143,11 @@ def help_project(
     words: Sequence[str],  # of the command line
 ) -> Path | None:  # its folder; None when the help is about none
     "The project that a help text should speak of."
-    from mlbench.chain.project import Project
-
     before = words[: list(words).index("--")] if "--" in words else words
     if not before or before[0] not in HELPS or not {"-h", "--help"} & set(before):
         return None
+    from mlbench.chain.project import Project
+
     named = [w.removeprefix("--project=") for w in before[1:]]
     folder = next((Path(w) for w in named if (Path(w) / "problem.yaml").is_file()), None)
     with contextlib.suppress(UsageError):
