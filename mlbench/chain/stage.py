@@ -304,8 +304,13 @@ def _card_changed(self: Stage, part: str, entry: dict[str, Any]) -> None:
     self._card_file.request()
 
 
+def _card_file(self: Stage) -> Throttle:
+    "Writes the card, not more than twice a second."
+    return Throttle(self._write_card)
+
+
 def _new_card(self: Stage) -> Card:
-    "An empty card that is written as it grows."
+    "What was found so far, written as it grows."
     at_cell_end(self._card_file.pending)
     return Card(self.name, self.notebook.title, on_put=self._card_changed)
 
@@ -445,7 +450,20 @@ def _facts(self: Stage) -> Facts:
         },
     )
 
-# %% ../../nbs/92_chain.stage.ipynb #9de365d9
+# %% ../../nbs/92_chain.stage.ipynb #34c2805a
+def _checkpoints(self: Stage) -> Checkpoints:
+    "Finished pieces of long work, for a stage that is killed and started again."
+    from mlbench.core.checkpoints import Checkpoints
+
+    return Checkpoints(self.run.folder / "checkpoints" / self.name)
+
+
+def _seed(self: Stage) -> int:
+    "The stage's own seed where it has such a parameter, else the problem's."
+    own = self.choices.get("seed")
+    return int(own.value if own is not None and own.value is not None else self.problem.seed)
+
+# %% ../../nbs/92_chain.stage.ipynb #44f17232
 @dataclass
 class Stage:
     "One stage of the chain, open in its notebook."
@@ -491,28 +509,9 @@ class Stage:
         "The project's problem, checked."
         return self.project.problem
 
-    @property
-    def seed(self) -> int:
-        "The stage's own seed where it has such a parameter, else the problem's."
-        own = self.choices.get("seed")
-        return int(own.value if own is not None and own.value is not None else self.problem.seed)
-
-    @cached_property
-    def card(self) -> Card:
-        "What was found so far."
-        return _new_card(self)
-
-    @cached_property
-    def _card_file(self) -> Throttle:
-        "Writes the card, not more than twice a second."
-        return Throttle(self._write_card)
-
-    @cached_property
-    def checkpoints(self) -> Checkpoints:
-        "Finished pieces of long work, for a stage that is killed and started again; forgotten when it is complete."
-        from mlbench.core.checkpoints import Checkpoints
-
-        return Checkpoints(self.run.folder / "checkpoints" / self.name)
+    seed = property(_seed)
+    card, _card_file = cached_property(_new_card), cached_property(_card_file)
+    checkpoints = cached_property(_checkpoints)
 
     def __repr__(self) -> str:
         return repr(_facts(self))

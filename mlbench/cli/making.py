@@ -214,8 +214,8 @@ def _latency_text(run: Run) -> str:
     "How fast the service answered, as the last stage measured it."
     from mlbench.core.show import number
 
-    measured = (run.record.get("metrics") or {}).get("06_deployment") or []
-    found = {m["name"]: m["value"] for m in measured if "latency" in m["name"]}
+    card = run.cards.get("06_deployment")
+    found = {m["name"]: m["value"] for m in (card["metrics"] if card else []) if "latency" in m["name"]}
     return ", ".join(f"{name.removeprefix('latency_').removesuffix('_ms')} {number(value)} ms" for name, value in found.items())
 
 

@@ -35,7 +35,8 @@ def pack(
     if objects:
         raise UsageError(f"arrays of Python objects cannot be kept: {', '.join(objects)}. Turn them into numbers, or put them into facts.")
     out = io.BytesIO()
-    np.savez(out, **{f"_{name}": array for name, array in arrays.items()})
+    named: dict[str, Any] = {f"_{name}": array for name, array in arrays.items()}
+    np.savez(out, **named)
     body = json.dumps(dict(facts), default=plain).encode() + b"\n" + out.getvalue()
     return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 

@@ -32,8 +32,8 @@ class Throttle:
         every: float = 0.5,  # seconds between two calls at least
     ):
         self.action, self.every = action, every
-        self.last, self.timer, self.lock = float("-inf"), None, threading.RLock()
-        self.timer: threading.Timer | None
+        self.last, self.lock = float("-inf"), threading.RLock()
+        self.timer: threading.Timer | None = None
 
     def request(self) -> None:
         "Call now, or when the time has come."

@@ -73,7 +73,7 @@ class _Keeper:
         n_classes = len(target.classes) if target.classes else None
         origin = origin_of(spec.build(target.task, n_classes, seed, n_jobs, len(fold.plan.inputs)))
         settings = {"style": spec.style, "seed": seed, "n_jobs": n_jobs, "target": target.to_dict()}
-        return origin and content_key(estimator=origin, settings=settings, train=fold.train, test=fold.test, **self.common)
+        return None if origin is None else content_key(estimator=origin, settings=settings, train=fold.train, test=fold.test, **self.common)
 
 
 def _kept_or_fitted(keeper: _Keeper | None, spec: ModelSpec, fold: _Fold, target: Target, seed: int, n_jobs: int) -> tuple[dict[str, Any], bool]:
