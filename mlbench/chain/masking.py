@@ -47,9 +47,7 @@ def _masked_bytes(content: bytes, name: str) -> tuple[bytes, bool]:
     try:
         return mask_value(content.decode("utf-8")).encode("utf-8"), True
     except UnicodeDecodeError:
-        raise ArtifactError(
-            f"{name} holds the value of a secret and is no text, so it cannot be masked. Save it without the secret."
-        ) from None
+        raise ArtifactError(f"{name} holds the value of a secret and is no text, so it cannot be masked. Save it without the secret.") from None
 
 
 def without_secrets(

@@ -257,6 +257,7 @@ class Resolved:
 
     choices: dict[str, Choice] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
+    prefix: str = ""  # in front of a name, such as `evaluation.`
 
     @property
     def values(self) -> dict[str, Any]:
@@ -267,7 +268,7 @@ class Resolved:
     def missing(self) -> list[str]:
         "Secrets that could not be fetched, each with the reason."
         found = {name: c for name, c in self.choices.items() if isinstance(c.value, Secret) and c.value.problem}
-        return [f"{c.origin}: the secret {name} has no value: {c.value.problem}." for name, c in found.items()]
+        return [f"{c.origin}: {self.prefix}{name} is secret and has no value: {c.value.problem}." for name, c in found.items()]
 
 # %% ../../nbs/90_chain.parameters.ipynb #9e9767b2
 def _from_environment(parameters: Mapping[str, Parameter], where: str) -> dict[str, Secret]:
@@ -302,7 +303,7 @@ def resolve(
 ) -> Resolved:  # a value for every parameter, and the mistakes
     "Choose the value of every parameter."
     result = Resolved({name: Choice(_secret(p, p.default, base) if p.secret else p.default) for name, p in parameters.items()})
-    prefix = f"{where}." if where else ""
+    result.prefix = prefix = f"{where}." if where else ""
     all_layers = list(layers)
     above = next((n for n, (origin, _) in enumerate(all_layers) if origin != "params.yaml"), len(all_layers))
     all_layers.insert(above, ("environment", _from_environment(parameters, where)))
@@ -455,7 +456,7 @@ def sweep_values(
     "Read the values that a sweep shall try; ParameterError says what was expected."
     text = text.strip()
     if parameter.secret:
-        raise ParameterError(f"{parameter.name} is secret; a sweep writes the values that it tries, so it cannot try this one.")
+        raise ParameterError(f"{parameter.name} is secret, and a sweep writes down what it tries. Set its value in params.yaml (env:NAME, file:PATH) or in a variable.")
     span = _SPAN.fullmatch(text) if parameter.plain_kind.name in ("int", "float", "date") else None
     try:
         if text == "all" and "all" not in parameter.choices:
