@@ -528,7 +528,7 @@ def _load(self: Server) -> Work | None:
     if server_key(self.environment) != self.key:
         self.stale = "what is installed, or mlbench itself, changed while the fork server started"
         self.say(self.stale)
-    self.ready = True
+    self.ready, self.used = True, time.monotonic()  # on a busy machine the imports alone may take as long as a server may be idle
     self.say("ready with", self.threads, "threads")
     return None
 
