@@ -164,7 +164,7 @@ def _listen(self: Client, request: str, deadline: float) -> dict[str, Any] | Non
             return None
         for message in self.receive(deadline - time.monotonic()):
             mine = message.parent == request
-            if message.kind == "execute_reply" and mine:
+            if mine and message.kind in ("execute_reply", "kernel_info_reply"):
                 reply = message.content
             elif message.kind == "status":
                 idle = idle or (mine and message.content["execution_state"] == "idle")
@@ -229,6 +229,7 @@ def _run(self: Client, log: Path | None = None, cwd: Path | None = None, env: Ma
             self.start(cwd=cwd, env=env, **files)
         self.execution.nb["metadata"]["language_info"] = self.info["language_info"]
         self.run_cells()
+        self.listen(self.ask("kernel_info_request"), time.monotonic() + 5.0)  # what child processes said last is on its way
         self.close()
         leave(self.manager)
         well = True

@@ -207,7 +207,7 @@ class KernelManager(PlainManager):
 
 # %% ../../nbs/93_chain.manager.ipynb #8b7c7b46
 _leaving: list[KernelManager] = []
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 
 def leave(
