@@ -23,7 +23,7 @@ from .masking import mask_folder, without_secrets
 from .notebooks import Notebook, read_notebook, section_of
 from .parameters import Choice, Parameter, decode, encode, resolve, yaml_literal
 from .project import Project
-from .run import BY_HAND, Run, list_runs, now, seconds_between
+from .run import BY_HAND, Run, list_runs, now
 from ..core.errors import ArtifactError, ParameterError, UsageError, did_you_mean
 from ..core.files import append_line, atomic_path, read_json, remove, write_json, write_text
 from ..core.progress import Throttle, set_sink
@@ -375,7 +375,7 @@ def _manifest(self: Stage) -> dict[str, Any]:
         "run": self.run.id,
         "started": self.started,
         "ended": self.ended,
-        "seconds": seconds_between(self.started, self.ended),
+        "seconds": round(time.monotonic() - self.clock, 3),
         "peak_memory_mb": _peak_memory(),
         "seed": self.seed,
         "parameters": {name: {"value": encode(c.value), "origin": c.origin} for name, c in self.choices.items()},
@@ -483,6 +483,7 @@ class Stage:
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     sealed: dict[str, dict[str, Any]] = field(default_factory=dict)
     started: str = field(default_factory=now)
+    clock: float = field(default_factory=time.monotonic, repr=False)  # for the time it takes, whatever the clock on the wall does
     ended: str | None = None
 
     open = classmethod(_open)
