@@ -236,7 +236,7 @@ def _numbering(runs: Path) -> Iterator[int]:
     finally:
         unlock(lock)
 
-# %% ../../nbs/93_chain.record.ipynb #15469c4a
+# %% ../../nbs/93_chain.record.ipynb #f07b041a
 def _head(plan: Plan) -> dict[str, Any]:
     "The parts of run.json that are known at the start."
     given = {k: mask(str(v)) for k, v in plan.to_dict()["parameters"].items()}
@@ -257,7 +257,7 @@ def _head(plan: Plan) -> dict[str, Any]:
         **dict(zip(("sweep", "trial"), plan.options.sweep or ())),
     }
 
-
+# %% ../../nbs/93_chain.record.ipynb #e30d5209
 def create_run(
     plan: Plan,  # what shall be run
 ) -> Recorder:
@@ -277,7 +277,7 @@ def create_run(
         raise written_error(error, plan.project.runs) from error
     return recorder
 
-
+# %% ../../nbs/93_chain.record.ipynb #e5bbfa10
 def begin_attempt(
     recorder: Recorder,  # of a run that is owned
     resumed: bool,  # whether it was begun before
