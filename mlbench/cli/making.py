@@ -293,7 +293,7 @@ def open_run(
 
     found = find_run(run, project_or_none(project))
     if not end:
-        raise typer.Exit(lab_on_run(found, port, browser, say))
+        raise typer.Exit(lab_on_run(found, port, browser, typer.echo))  # `say` would mask the token that the address needs
     held = held_kernel(found)
     if held is None:
         return say(f"No kernel of run {found.id} is held.")
