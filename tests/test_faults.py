@@ -22,6 +22,7 @@ import mlbench.chain.record
 from mlbench.chain import Run, list_runs, run_chain
 from mlbench.chain.plan import RunOptions
 from mlbench.chain.recovery import last_attempt, mend_stale
+from mlbench.chain.run import process_alive
 from mlbench.core.errors import MlbenchError, StageError
 from mlbench.core.files import NotWritable, read_json
 
@@ -250,6 +251,19 @@ def test_an_old_run_without_a_process_is_not_called_running_by_anybody(tmp_path,
     assert list_runs(project)[0].record["status"] == "interrupted"
     code, text = said("show", "--project", str(project))
     assert code == 0 and "killed" in text
+
+
+def test_a_kernel_that_is_held_is_told_and_goes_when_the_run_goes_on(tmp_path):
+    project = only_stage(tmp_path / "p", "answer = 42", "raise RuntimeError('look')")
+    with pytest.raises(StageError, match=r"to look inside  mlbench open .*its kernel is kept until") as caught:
+        run_chain(project, options=RunOptions(on_error="hold", hold_minutes=5))
+    run = list_runs(project)[0]
+    held = next(e for e in run.events if e["type"] == "kernel_held")
+    assert psutil.pid_exists(held["pid"]) and "to go on        mlbench run" in str(caught.value)
+    assert mend_stale(project) == [] and psutil.pid_exists(held["pid"])
+    edit(project / "01_problem.ipynb", "raise RuntimeError('look')", "stage.close()")
+    assert run_chain(project) == run and must_be_sound(project).status == "done"
+    assert not process_alive(next(e["process"] for e in run.events if e["type"] == "kernel_started" and e["pid"] == held["pid"]))
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints, numbers, clock
@@ -571,10 +585,10 @@ class Disturbance:
             found += [(path.stem, number, source.strip()) for number, source in enumerate(sources, 1) if source.strip()]
         return found
 
-    def moments(self, faults: list[str], each: int) -> list[tuple[int, str]]:
+    def moments(self, faults: dict[str, int]) -> list[tuple[int, str]]:
         "Where each fault happens, in the order of the chain; the last cell is left out, after which a stage is done."
         places = range(len(self.cells()) - 1)
-        drawn = [(self.draw.choice(places), fault) for fault in faults for _ in range(each)]
+        drawn = [(self.draw.choice(places), fault) for fault, often in faults.items() for _ in range(often)]
         print("moments", sorted(drawn))
         return sorted(drawn)
 
@@ -614,15 +628,15 @@ class Disturbance:
     limit = 2.0  # seconds for a cell, where that is the fault
 
 
-def disturbed(disturbance: Disturbance, faults: list[str], each: int) -> Run:
+def disturbed(disturbance: Disturbance, faults: dict[str, int]) -> Run:
     "Run a chain that is interrupted again and again, and in the end left alone."
     project = disturbance.project
-    for place, fault in disturbance.moments(faults, each):
+    for place, fault in disturbance.moments(faults):
         print("now", fault, disturbance.cells()[place][:2])
         disturbance.strike(place, fault)
     run = run_chain(project)
     assert must_be_sound(project) == run and run.status == "done" and len(list_runs(project)) == 1
-    assert sum(e["type"] == "run_started" for e in run.events) == len(faults) * each + 1 == len(disturbance.done) + 1
+    assert sum(e["type"] == "run_started" for e in run.events) == sum(faults.values()) + 1 == len(disturbance.done) + 1
     return run
 
 
@@ -630,7 +644,7 @@ def disturbed(disturbance: Disturbance, faults: list[str], each: int) -> Run:
 def test_each_fault_at_ten_random_moments_of_a_small_chain(tmp_path, monkeypatch):
     quiet = run_chain(make_project(tmp_path / "quiet"))
     project = make_project(tmp_path / "a {b} ç d")
-    run = disturbed(Disturbance(project, tmp_path, 20261121, monkeypatch), [*INJECTED, *SENT], 10)
+    run = disturbed(Disturbance(project, tmp_path, 20261121, monkeypatch), dict.fromkeys([*INJECTED, *SENT], 10))
     assert artifacts(run) == artifacts(quiet) and run.record["metrics"] == quiet.record["metrics"]
 
 
@@ -668,8 +682,8 @@ def test_each_fault_at_random_moments_of_a_real_chain(flowers, tmp_path, monkeyp
     project = Path(shutil.copytree(flowers, tmp_path / "a {b} ç d"))
     disturbance = Disturbance(project, tmp_path, 20261122, monkeypatch)
     quiet = run_chain(shutil.copytree(flowers, tmp_path / "quiet"))
-    each = int(os.environ.get("FAULT_MOMENTS", "10"))
-    run = disturbed(disturbance, ["killed", "kernel killed"], each)
+    often = int(os.environ.get("FAULT_MOMENTS", "1"))  # for the kinds that a small chain meets ten times
+    run = disturbed(disturbance, dict.fromkeys([*INJECTED, *SENT], often) | {"killed": 10, "kernel killed": 10})
     assert results(run) == results(quiet)
     for words in (["show", run.id], ["report", run.id], ["score", run.id, "example:iris", "--to", str(tmp_path / "scored.csv")]):
         done = subprocess.run([sys.executable, "-m", "mlbench", *words, "--project", str(project)], cwd=tmp_path, capture_output=True, text=True)
