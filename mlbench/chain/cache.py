@@ -162,13 +162,10 @@ def problem_parts(
     project: Project,  # whose problem.yaml
 ) -> dict[str, Any]:  # `problem`: its values, `data`: fingerprint of the source, `source`: its name, `files`: those behind it
     "What the problem and its data contribute to keys."
-    from mlbench.data.places import find_files, is_database
-
     problem = project.problem
     record, data = problem.to_dict(), problem.fingerprint() or f"{UNKNOWN} {uuid.uuid4().hex}"
     source = record.get("data", {}).get("source", "")
-    files = find_files(source, project.path) if source and not is_database(source) and not source.startswith("example:") else []
-    return {"problem": _values(record), "data": data, "source": source, "files": [str(f.resolve()) for f in files]}
+    return {"problem": _values(record), "data": data, "source": source, "files": [str(f.resolve()) for f in problem.files()]}
 
 # %% ../../nbs/93_chain.cache.ipynb #fd3e27b1
 FORMAT = 2

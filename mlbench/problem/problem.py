@@ -163,6 +163,16 @@ def _fingerprint(self: Problem) -> str | None:
     return source_fingerprint(self.data.source, base=self.base, **self.data.options)
 
 
+def _files(self: Problem) -> list[Path]:
+    "The files that the source is made of; none for a database server and for an example."
+    from mlbench.data.places import find_files, is_database, sqlite_file
+
+    source = self.data.source
+    if is_database(source):
+        return [f for f in [sqlite_file(source, self.base)] if f is not None]
+    return [] if source.startswith("example:") else find_files(source, self.base)
+
+
 def _check_frame(self: Problem, frame: pd.DataFrame) -> None:
     "Refuse a table that the problem does not fit, with every reason at once; raises `ProblemError`."
     from mlbench.problem.checks import check_frame
@@ -344,7 +354,7 @@ class Problem(_Section):
     constraints: ConstraintsSpec = Field(default_factory=ConstraintsSpec)
     split: SplitSpec = Field(default_factory=SplitSpec)
     _base: Path = PrivateAttr(default_factory=Path.cwd)
-    read, fingerprint, check_frame = _read, _fingerprint, _check_frame
+    read, files, fingerprint, check_frame = _read, _files, _fingerprint, _check_frame
     inputs, criteria, to_dict, _repr_html_ = _inputs, _criteria, _to_dict, _html
     split_settings, fold_settings, settled = _split_settings, _fold_settings, _settled
     from_dict, load = classmethod(_from_dict), classmethod(_load)
