@@ -299,6 +299,28 @@ def test_the_form_keeps_a_secret_for_the_session_alone(small, monkeypatch):
     assert "***" in stage_form(Stage.open("01_problem", cells, writes=["facts"]))._repr_html_()
 
 
+@pytest.mark.slow
+def test_a_kernel_by_hand_hides_the_secret_in_what_it_sends(small, monkeypatch):
+    from jupyter_client.manager import start_new_kernel
+
+    (small / "params.yaml").write_text("problem:\n  token: env:SHOP_TOKEN\n")
+    monkeypatch.setenv("SHOP_TOKEN", CANARY)
+    monkeypatch.setenv("MLBENCH_PROJECT", str(small))
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(small))
+    said: list[str] = []
+    try:
+        code = "from mlbench.chain import Stage\nstage = Stage.open('01_problem', globals(), writes=['facts'])"
+        assert client.execute_interactive(code, timeout=120, output_hook=lambda m: said.append(repr(m["content"])))["content"]["status"] == "ok", said
+        for code in ("print(token); token", "from IPython.display import HTML, display\ndisplay(HTML(token), {'a': token})", "raise ValueError(token)"):
+            reply = client.execute_interactive(code, timeout=60, output_hook=lambda m: said.append(repr(m["content"])))
+            said.append(repr(reply["content"]))
+        assert client.execute_interactive("assert len(token) == " + str(len(CANARY)), timeout=60)["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert "kanarie" not in "".join(said) and "".join(said).count("***") >= 6
+
+
 def test_a_sweep_tries_no_secrets(small):
     token = Project.open(small).stages["01_problem"].parameters["token"]
     with pytest.raises(ParameterError, match="is secret") as caught:

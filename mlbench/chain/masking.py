@@ -5,6 +5,7 @@
 # %% ../../nbs/91_chain.masking.ipynb #967b8564
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..core.files import plain
 from ..core.secrets import holds_secret, knows_secrets, mask_json, mask_value
 
 # %% auto #0
-__all__ = ['without_secrets', 'mask_folder']
+__all__ = ['without_secrets', 'mask_folder', 'mask_kernel']
 
 # %% ../../nbs/91_chain.masking.ipynb #56b48c3d
 def _texts(values: Any) -> str:
@@ -85,3 +86,21 @@ def mask_folder(
         return []
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
     return [p.relative_to(folder).as_posix() for p in files if _mask_file(p, folder)]
+
+# %% ../../nbs/91_chain.masking.ipynb #891c2d2a
+def mask_kernel(
+    session: Any = None,  # of messages; None takes that of the kernel that this process is, when it is one
+) -> bool:  # whether messages are masked now
+    "Have the kernel of a notebook hide registered secrets in all that it sends."
+    if session is None and "IPython" in sys.modules:
+        session = getattr(getattr(sys.modules["IPython"].get_ipython(), "kernel", None), "session", None)
+    if session is None or getattr(session.pack, "hides_secrets", False):
+        return session is not None
+    pack = session.pack
+
+    def masked(message: Any) -> Any:
+        return pack(mask_value(message))
+
+    masked.hides_secrets = True  # type: ignore[attr-defined]
+    session.pack = masked
+    return True

@@ -456,7 +456,7 @@ def sweep_values(
     "Read the values that a sweep shall try; ParameterError says what was expected."
     text = text.strip()
     if parameter.secret:
-        raise ParameterError(f"{parameter.name} is secret, and a sweep writes down what it tries. Set its value in params.yaml (env:NAME, file:PATH) or in a variable.")
+        raise ParameterError(f"{parameter.name} is secret, and a sweep writes down what it tries. Leave it out; it is taken from where a run takes it.")
     span = _SPAN.fullmatch(text) if parameter.plain_kind.name in ("int", "float", "date") else None
     try:
         if text == "all" and "all" not in parameter.choices:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import artifact_name, describe, read_value, verify, write_value
 from .cards import SEVERITIES, Card, FinishedCard, at_cell_end, card_facts, table_entry
-from .masking import mask_folder, without_secrets
+from .masking import mask_folder, mask_kernel, without_secrets
 from .notebooks import Notebook, read_notebook, section_of
 from .parameters import Choice, Parameter, decode, encode, resolve, yaml_literal
 from .project import Project
@@ -27,7 +27,7 @@ from .run import BY_HAND, Run, list_runs, now
 from ..core.errors import ArtifactError, ParameterError, UsageError, did_you_mean
 from ..core.files import append_line, atomic_path, read_json, remove, write_json, write_text
 from ..core.progress import Throttle, set_sink
-from ..core.secrets import REFERENCE, Secret, holds_secret, mask_json, mask_value, register_secret
+from ..core.secrets import REFERENCE, Secret, holds_secret, knows_secrets, mask_json, mask_value, register_secret
 from ..core.settings import settings, stage_secrets
 from ..core.show import Facts
 
@@ -119,6 +119,8 @@ def _open(
     values = {k: _in_notebook(notebook.parameters.get(k), c.value) for k, c in choices.items()}
     namespace.update(values)
     namespace[_LAID] = values
+    if knows_secrets():
+        mask_kernel()
     set_sink(run.folder, name)
     if str(project.path) not in sys.path:
         sys.path.insert(0, str(project.path))
@@ -132,6 +134,7 @@ def _choose(self: Stage, name: str, value: Any) -> Any:
         checked = parameter.check(value)
         if checked.problem:
             raise ParameterError(f"{name}: {checked.problem}.")
+        mask_kernel()
     else:
         checked = self.project.set_parameter(self.name, name, value)
     self.choices[name] = Choice(checked, "widget")
