@@ -104,7 +104,7 @@ def error_text(
     return None
 
 # %% ../../nbs/98_cli.output.ipynb #2799df8a
-TITLES = {1: "Failed", 2: "Used wrongly", 3: "Refused"}
+TITLES = {1: "Failed", 2: "Used wrongly", 3: "Refused", 129: "Stopped", 130: "Stopped", 143: "Stopped"}
 
 
 def _crash_file(error: BaseException) -> Path:
