@@ -280,6 +280,7 @@ def _value_lines(old: Mapping[str, str], new: Mapping[str, str], before: str = "
     "What happened to values."
 
     def shown(text: str) -> str:
+        text = {'{"$secret":true}': "set", '{"$secret":false}': "not set"}.get(text, text)
         return text if len(text) <= 60 else text[:57] + "..."
 
     lines = []

@@ -30,7 +30,7 @@ from .recovery import cell_reached, last_attempt, mend_stale, resume_run
 from .run import Run
 from .why import reasons_for
 from ..core.errors import ArtifactError, GateRefused, StageError, UsageError
-from ..core.files import DiskFull, link_or_copy, read_json, remove, remove_leftovers, sha256_file, write_json
+from ..core.files import DiskFull, link_or_copy, read_json, remove, remove_leftovers, sha256_file, stable_json, write_json
 from ..core.secrets import mask
 from ..core.settings import kernel_environment, thread_environment
 
@@ -310,15 +310,18 @@ class Chain:
             self.recorder.close("interrupted" if isinstance(error, RunInterrupted) else "failed", facts, code)
 
 # %% ../../nbs/93_chain.runner.ipynb #b7280007
-def _matches(plan: Plan, problem: dict[str, Any], run: Run) -> tuple[bool, bool]:
-    "Whether a run holds the whole plan; whether what it holds, up to the first gap, is up to date."
+def _matches(plan: Plan, problem: dict[str, Any], run: Run, keys: dict[str, Any]) -> tuple[bool, bool]:
+    "Whether a run holds the whole plan; whether what it holds, up to the first gap, is up to date. `keys` keeps those that were made for other runs."
     manifests: dict[str, Any] = {}
     for planned in plan.stages:
         manifest = read_manifest(run, planned.name)
         if manifest is None:
             return False, True
         inputs = inputs_of(planned.notebook, manifests)
-        if planned.asked and (inputs is None or manifest["key"] != stage_key(planned.notebook, planned.values, inputs, problem, plan.project.path)):
+        mark = f"{planned.name} {stable_json(inputs)}"
+        if planned.asked and inputs is not None and mark not in keys:
+            keys[mark] = stage_key(planned.notebook, planned.values, inputs, problem, plan.project.path)
+        if planned.asked and (inputs is None or manifest["key"] != keys[mark]):
             return False, False
         manifests[planned.name] = manifest
     whole = all(intact(run, name, manifest) for name, manifest in manifests.items())
@@ -331,7 +334,8 @@ def find_unchanged(
     runs: list[Run],  # newest first
 ) -> Run | None:
     "A run in which everything that is asked for is there, unchanged."
-    return next((run for run in runs if _matches(plan, problem, run)[0]), None)
+    keys: dict[str, Any] = {}
+    return next((run for run in runs if _matches(plan, problem, run, keys)[0]), None)
 
 # %% ../../nbs/93_chain.runner.ipynb #cd034d9d
 def _open_run(plan: Plan, problem: dict[str, Any], runs: list[Run]) -> Recorder:
@@ -339,7 +343,7 @@ def _open_run(plan: Plan, problem: dict[str, Any], runs: list[Run]) -> Recorder:
     runs = [run for run in runs if (run.record.get("sweep"), run.record.get("trial")) == (plan.options.sweep or (None, None))][:1]
     if runs and not plan.force:
         newest = runs[0]
-        if newest.status in ("interrupted", "failed", "refused") and _matches(plan, problem, newest)[1]:
+        if newest.status in ("interrupted", "failed", "refused") and _matches(plan, problem, newest, {})[1]:
             recorder = resume_run(newest, plan)
             if recorder is not None:
                 return recorder
