@@ -197,16 +197,25 @@ def _run_cells(self: Client) -> None:
         self.execution.cell_ended("completed")
 
 
+def _may_hold(self: Client, error: BaseException) -> bool:
+    "Whether the kernel of this failure is kept."
+    useful = isinstance(error, NotebookFailed) and error.kind not in ("gate", "interrupted", "runner")
+    return self.hold is not None and useful and self.idle and not self.stopping and self.manager.exit_code() is None
+
+
 def _end_badly(self: Client, error: BaseException) -> None:
     "Hold the kernel, or kill it."
     if self.manager is None:
         return
-    kept = isinstance(error, NotebookFailed) and error.kind not in ("gate", "exit", "interrupted", "runner")
-    if self.hold is not None and kept and self.idle and not self.stopping and self.manager.exit_code() is None and self.manager.pid is not None:
-        agreed = hold_kernel(self.manager.folder, self.hold, resident_mb(self.manager.pid) or 0.0)
-        self.manager.held = True
-        self.execution.tell("kernel_held", pid=self.manager.pid, connection_file=str(self.manager.folder / "k.json"), **agreed)
-    else:
+    if _may_hold(self, error):
+        manager, hold = self.manager, self.hold or Hold()
+        try:
+            agreed = hold_kernel(manager.folder, hold, resident_mb(manager.pid) or 0.0)
+            self.execution.tell("kernel_held", pid=manager.pid, connection_file=str(manager.folder / "k.json"), **agreed)
+            manager.held = True
+        except (OSError, NotebookFailed) as reason:
+            error.add_note(f"The kernel could not be held: {reason}")
+    if not self.manager.held:
         self.manager.kill()
     self.close()
     self.manager.forget()
@@ -271,6 +280,7 @@ class Client:
         self.outputs = Outputs(execution.nb["cells"])
         self.manager: Any = None
         self.shell = self.iopub = None
+        self.poller: Any = None
         self.asked: dict[str, int] = {}  # number of a request -> cell
         self.info: dict[str, Any] = {}  # what the kernel says about itself
         self.idle = False  # whether a kernel whose cell failed listens again
