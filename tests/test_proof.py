@@ -12,8 +12,8 @@ import pytest
 from chain_project import edit, make_project
 
 import mlbench.chain.cache
+import mlbench.chain.outcomes
 import mlbench.chain.record
-import mlbench.chain.reproduce
 from mlbench.chain import Run, reproduce_run, run_chain, verify_run
 from mlbench.chain.parameters import decode
 from mlbench.chain.proof import digest_of, write_proof
@@ -29,7 +29,7 @@ def _one_library(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(mlbench.chain.cache, "mlbench_source", lambda: "fixed")
     patch.setattr(mlbench.chain.record, "mlbench_source", lambda: "fixed")
-    patch.setattr(mlbench.chain.reproduce, "mlbench_source", lambda: "fixed")
+    patch.setattr(mlbench.chain.outcomes, "mlbench_source", lambda: "fixed")
     yield
     patch.undo()
 

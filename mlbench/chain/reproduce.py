@@ -5,419 +5,22 @@
 # %% ../../nbs/94_chain.reproduce.ipynb #30b4b909
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import platform
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .artifacts import read_value
-from .cache import NUMERIC, mlbench_source, problem_parts
-from .cells import Aside, compare_notebooks, is_timed, same_text, tree_difference
-from .notebooks import section_of
-from .parameters import decode, encode
-from .plan import Plan, RunOptions, plan_chain
-from .project import Project
-from .proof import lock_text
-from .run import Run, list_runs, now
+from .outcomes import Counts, Difference, aside_of, stage_differences, surroundings
+from .replay import Replay, home_of, kept_source, look_ahead, new_folder, prepare_replay, run_replay
+from .run import Run, now
 from .runner import run_chain
 from .verification import verify_run
-from ..core.errors import DataError, GateRefused, StageError, UsageError
-from ..core.files import append_line, link_or_copy, read_json, read_yaml, remove, write_json, write_text, write_yaml
-from ..core.settings import OF_A_RUN, child_environment, replace_environment, secret_variable, variable
+from ..core.errors import UsageError
+from ..core.files import write_json
 from ..core.show import escape, plural
 
 # %% auto #0
-__all__ = ['Difference', 'Counts', 'content_difference', 'surroundings', 'Reproduction', 'reproduce_run']
-
-# %% ../../nbs/94_chain.reproduce.ipynb #6a8deb1b
-def _kept_source(run: Run) -> dict[str, Any]:
-    "The content of source.json; UsageError where a run has none."
-    file = run.folder / "source" / "source.json"
-    if not file.is_file():
-        raise UsageError(
-            f"Run {run.id} does not hold what it was made of (there is no source/source.json): it was made before runs kept their source. "
-            "Run the project again, and that run can be reproduced."
-        )
-    about = read_json(file)
-    gone = [name for name in about["files"] if not (file.parent / name).is_file()]
-    if gone:
-        raise UsageError(
-            f"The kept source of run {run.id} is not complete: {', '.join(gone)} is gone from {file.parent}. `mlbench verify` says what else changed."
-        )
-    return dict(about)
-
-
-def _home(run: Run, about: Mapping[str, Any]) -> Path | None:
-    "The project that a run belongs to, where that is still there."
-    places = [run.folder.parents[1], Path(about["project_folder"])]
-    return next((place for place in places if (place / "problem.yaml").is_file()), None)
-
-
-def _new_folder(run: Run, home: Path | None, to: Path | None) -> Path:
-    "A new folder for a reproduction."
-    if to is not None:
-        if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise UsageError(f"{to} is there already. Give --to a folder that is not there yet, or one that is empty.")
-        to.mkdir(parents=True, exist_ok=True)
-        return to.resolve()
-    root = (home or Path.cwd()) / "reproductions"
-    root.mkdir(exist_ok=True)
-    if not (root / ".gitignore").exists():
-        write_text(root / ".gitignore", "*\n")
-    for n in range(1, 10_000):
-        folder = root / (run.id if n == 1 else f"{run.id}-{n}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-            return folder.resolve()
-    raise UsageError(f"{root} is full of reproductions of {run.id}. Remove some.")
-
-# %% ../../nbs/94_chain.reproduce.ipynb #58cb0b57
-def _source_path(problem: Mapping[str, Any]) -> str | None:
-    "The path of a source that begins at the project's folder; None for any other source."
-    data = problem["data"]
-    source = str(data if isinstance(data, str) else data["source"])
-    if source.startswith("sqlite:///") and not source.startswith("sqlite:////"):
-        return source.removeprefix("sqlite:///").partition("?")[0]
-    if "://" in source or source.startswith("example:") or Path(source).is_absolute():
-        return None
-    return source
-
-
-def _depth(path: str | None) -> int:
-    "How many folders a relative path goes up before it goes down."
-    depth = lowest = 0
-    for part in Path(path or ".").parts:
-        depth += -1 if part == ".." else 1
-        lowest = min(lowest, depth)
-    return -lowest
-
-
-def _link_files(path: str, home: Path, target: Path) -> list[Path]:
-    "Have the files of a source at the same place, seen from another folder; gives what was made."
-    import glob
-
-    names = [path] if (home / path).exists() else sorted(glob.glob(path, root_dir=home, recursive=True))
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy((home / name).resolve(), target / name)
-    return [target / name for name in names]
-
-# %% ../../nbs/94_chain.reproduce.ipynb #15598162
-def _lay_out(run: Run, about: Mapping[str, Any], folder: Path) -> Project:
-    "Make the new project from the kept source, without its data."
-    source = run.folder / "source"
-    deep = folder.joinpath(*["up"] * _depth(_source_path(read_yaml(source / "problem.yaml"))), about["project"])
-    for name in about["files"]:
-        (deep / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, deep / name)
-    return Project.open(deep)
-
-
-def _recorded_data(run: Run) -> str | None:
-    "The fingerprint of the data that a run recorded."
-    keys = (manifest.get("key") or {} for manifest in run.manifests.values())
-    return next((str(key["data"]) for key in keys if "data" in key), None)
-
-
-def _same_data(run: Run, project: Project, home: Path | None) -> str | None:
-    "Give the new project its data; why that could not be done, None when it has the same data now."
-    path = _source_path(read_yaml(project.path / "problem.yaml"))
-    if path is not None and home is None:
-        return "the project that the run belongs to is not here"
-    linked = _link_files(path, home, project.path) if path is not None and home is not None else []
-    try:
-        found = problem_parts(project)["data"]
-    except (DataError, OSError) as error:
-        return f"the data source cannot be read now ({str(error).splitlines()[0][:120]})"
-    if found == _recorded_data(run):
-        return None
-    for made in linked:
-        remove(made)
-    return "the data source has changed since, or cannot tell whether it has"
-
-# %% ../../nbs/94_chain.reproduce.ipynb #c1a7f2e0
-def _write_rows(run: Run, file: Path) -> int | None:
-    "Write the rows that a run recorded; how many, None where it holds none."
-    import pandas as pd
-
-    parts = []
-    for stage, manifest in run.manifests.items():
-        entries = [e for name, e in manifest["artifacts"].items() if name == "train"] + list(manifest.get("sealed", {}).values())
-        parts += [pd.read_parquet(run.stage_folder(stage) / e["path"]) for e in entries if e["path"].endswith(".parquet")]
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"recorded": ["no rows"]})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(file)
-    return len(rows) if parts else None
-
-
-def _use_rows(run: Run, project: Project) -> Project:
-    "Have the problem of the new project read the recorded rows."
-    _write_rows(run, project.path / "recorded-rows.parquet")
-    document = read_yaml(project.path / "problem.yaml")
-    document["data"] = {"source": "recorded-rows.parquet"}
-    write_yaml(project.path / "problem.yaml", document)
-    return Project.open(project.path)
-
-
-def _first_stage(run: Run, project: Project, from_: str | None, rows: bool) -> str:
-    "The first stage that is run; the ones before it are taken over."
-    stages = list(run.manifests)
-    outdated = [s for s, e in run.record["stages"].items() if e.get("outdated")]
-    firsts = [stages[0]]
-    if from_ is not None:
-        firsts.append(project.stage_name(from_))
-    if rows:
-        firsts += [s for s in stages if project.stages[s].declared.reads][:1] or ["~"]
-    if outdated:
-        firsts += [s for s in stages if s > max(outdated)][:1] or ["~"]
-    if max(firsts) not in stages:
-        raise UsageError(
-            f"Nothing of run {run.id} can be run again: {'its rows are not there, and ' if rows else ''}no stage that came to its end comes after {stages[-1]}."
-        )
-    return max(firsts)
-
-# %% ../../nbs/94_chain.reproduce.ipynb #46e67ae9
-def _take_over(run: Run, project: Project, stages: Sequence[str]) -> None:
-    "Lay recorded stages into the new project as an earlier run of it."
-    folder = project.runs / run.id
-    for stage in stages:
-        link_or_copy(run.stage_folder(stage), folder / "stages" / stage)
-    record = run.record
-    write_json(folder / "run.json", record | {"status": "done", "stages": {s: record["stages"][s] for s in stages}})
-
-
-def _earlier_openings(run: Run, about: Mapping[str, Any], project: Project) -> None:
-    "Let the new project know how often the sealed rows had been opened before."
-    manifests = run.manifests
-    lines = [*about.get("openings", []), *run.openings]
-    earlier = [e for e in lines if e["time"] < manifests.get(e["stage"], {}).get("started", "9999")]
-    if earlier:
-        by_hand = Run.by_hand(project)
-        for line in earlier:
-            append_line(by_hand.folder / "openings.jsonl", {k: line[k] for k in ("time", "name", "stage", "sha256") if k in line})
-
-# %% ../../nbs/94_chain.reproduce.ipynb #132c2831
-def _given(about: Mapping[str, Any], project: Project) -> dict[str, Any]:
-    "Values for the command line of the new run; UsageError when a secret is missing."
-    given: dict[str, Any] = {}
-    for name, value in about.get("given", {}).items():
-        section, _, short = name.partition(".")
-        if isinstance(value, dict) and "$secret" in value:
-            full = secret_variable(section_of(project.stage_name(section)), short)
-            if value["$secret"] and variable(full) is None:
-                raise UsageError(f"{name} is secret and was given on the command line, so it was not kept. Set it in the variable {full} and start again.")
-            continue
-        given[name] = decode(value)
-    return given
-
-
-def _own_registry(plan: Plan) -> dict[str, str]:
-    "Registries outside the new project, replaced by its own: parameter -> folder."
-    named = {f"{section_of(s.name)}.registry": s.choices["registry"].value for s in plan.stages if "registry" in s.choices}
-    return {name: str(plan.project.path / "registry") for name, value in named.items() if value is not None}
-
-
-def _missing_secrets(run: Run, plan: Plan) -> list[str]:
-    "Variables of secrets that were set in the recorded run and are not now."
-    missing = []
-    for stage in plan.stages:
-        recorded = run.manifests.get(stage.name, {}).get("parameters", {})
-        for name, choice in stage.choices.items():
-            if recorded.get(name, {}).get("value") == {"$secret": True} != encode(choice.value):
-                missing.append(secret_variable(section_of(stage.name), name))
-    return missing
-
-# %% ../../nbs/94_chain.reproduce.ipynb #e4f73696
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    "No registry and no run of this process's environment is seen by what is started within."
-    before = child_environment()
-    replace_environment(child_environment(without=("MLFLOW_TRACKING_URI", *OF_A_RUN)))
-    try:
-        yield
-    finally:
-        replace_environment(before)
-
-
-def _options(record: Mapping[str, Any]) -> RunOptions:
-    "How the recorded run was carried out, as far as that may change the last digits."
-    then = (record.get("plan") or {}).get("options") or {}
-    return RunOptions(**{k: v for k, v in then.items() if k in ("fresh", "threads")})
-
-# %% ../../nbs/94_chain.reproduce.ipynb #8c8e4bdf
-@dataclass(frozen=True)
-class Difference:
-    "One thing that came out differently."
-
-    stage: str
-    kind: str  # metric, artifact, card, cell or stage
-    name: str
-    what: str
-
-    def to_dict(self) -> dict[str, Any]:
-        "For a file."
-        return {"stage": self.stage, "kind": self.kind, "name": self.name, "what": self.what}
-
-    def __str__(self) -> str:
-        return f"{self.stage}, {self.kind} {self.name}: {self.what}"
-
-
-@dataclass
-class Counts:
-    "How much was compared, and how much set aside because it differs every time."
-
-    stages: int = 0
-    metrics: int = 0
-    artifacts: int = 0
-    cells: int = 0
-    aside: int = 0
-    close: int = 0  # artifacts with other bytes that say the same within the tolerance
-
-
-def _metric_differences(stage: str, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float, counts: Counts) -> list[Difference]:
-    "Figures of merit of two cards."
-    first, second = ({m["name"]: m for m in card.get("metrics", [])} for card in (a, b))
-    found = []
-    for name in dict.fromkeys([*first, *second]):
-        if is_timed(name):
-            counts.aside += 1
-            continue
-        counts.metrics += 1
-        if name not in first or name not in second:
-            found.append(Difference(stage, "metric", name, f"measured only in the {'recorded' if name in first else 'new'} run"))
-            continue
-        figures = [{k: m.get(k) for k in ("value", "low", "high")} for m in (first[name], second[name])]
-        what = tree_difference(figures[0], figures[1], tolerance)
-        found += [Difference(stage, "metric", name, what)] if what else []
-    return found
-
-# %% ../../nbs/94_chain.reproduce.ipynb #a3f39a7c
-def _table_difference(a: Any, b: Any, tolerance: float, aside: Aside) -> str | None:
-    "What differs between two tables."
-    if list(a.columns) != list(b.columns) or len(a) != len(b):
-        return f"{len(a)} rows of {a.shape[1]} columns and {len(b)} rows of {b.shape[1]} columns"
-    for name in a.columns:
-        found = tree_difference(a[name].tolist(), b[name].tolist(), tolerance, aside, str(name))
-        if found:
-            return found
-    return None
-
-
-def content_difference(
-    a: Path,  # an artifact's file or folder
-    b: Path,  # the same of the other run
-    tolerance: float,  # for numbers
-    aside: Aside,  # what is set aside in texts
-) -> str | None:  # what differs; None when they say the same
-    "Compare two artifacts whose bytes differ."
-    if a.is_dir() and b.is_dir():
-        names = [sorted(p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()) for f in (a, b)]
-        if names[0] != names[1]:
-            return f"only one of them has {', '.join(sorted(set(names[0]) ^ set(names[1])))[:120]}"
-        pairs = [(n, content_difference(a / n, b / n, tolerance, aside)) for n in names[0] if (a / n).read_bytes() != (b / n).read_bytes()]
-        return next((f"{n}: {what}" for n, what in pairs if what), None)
-    if a.suffix != b.suffix or a.is_dir() != b.is_dir():
-        return f"one is {a.name}, the other {b.name}"
-    if a.suffix == ".parquet":
-        return _table_difference(read_value(a), read_value(b), tolerance, aside)
-    if a.suffix == ".json":
-        return tree_difference(read_value(a), read_value(b), tolerance, aside)
-    if a.suffix in (".md", ".txt") and same_text(aside(a.read_text(encoding="utf-8")), aside(b.read_text(encoding="utf-8")), tolerance):
-        return None
-    return f"its bytes differ ({a.stat().st_size:,} and {b.stat().st_size:,} bytes)"
-
-# %% ../../nbs/94_chain.reproduce.ipynb #7f04b4b8
-def _artifact_differences(stage: str, runs: Sequence[Run], tolerance: float, aside: Aside, counts: Counts) -> list[Difference]:
-    "Artifacts and sealed rows of one stage."
-    found = []
-    for part in ("artifacts", "sealed"):
-        first, second = (run.manifests[stage].get(part) or {} for run in runs)
-        for name in dict.fromkeys([*first, *second]):
-            kind = "artifact" if part == "artifacts" else "sealed rows"
-            if name not in first or name not in second:
-                found.append(Difference(stage, kind, name, f"written only in the {'recorded' if name in first else 'new'} run"))
-            elif first[name].get("volatile") or second[name].get("volatile"):
-                counts.aside += 1
-            else:
-                counts.artifacts += 1
-                if first[name]["sha256"] != second[name]["sha256"]:
-                    paths = [run.stage_folder(stage) / run.manifests[stage][part][name]["path"] for run in runs]
-                    what = content_difference(paths[0], paths[1], tolerance, aside)
-                    counts.close += what is None
-                    found += [Difference(stage, kind, name, what)] if what else []
-    return found
-
-
-def _card_differences(stage: str, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float, aside: Aside) -> list[Difference]:
-    "Findings and verdicts of two cards."
-    found = []
-    for part in ("findings", "verdicts"):
-        first, second = ([{k: v for k, v in e.items() if not is_timed(str(e.get("metric"))) or k == "passed"} for e in c.get(part, [])] for c in (a, b))
-        what = tree_difference(first, second, tolerance, aside)
-        found += [Difference(stage, "card", part, what)] if what else []
-    return found
-
-# %% ../../nbs/94_chain.reproduce.ipynb #5fd93d96
-def _days(*moments: Any) -> set[str]:
-    "The days of some moments, here and in the world's time."
-    found = set()
-    for moment in filter(None, moments):
-        at = dt.datetime.fromisoformat(str(moment))
-        found |= {at.date().isoformat(), at.astimezone().date().isoformat()}
-    return found
-
-
-def _aside(about: Mapping[str, Any], stage: str, runs: Sequence[Run], replaced: Mapping[str, str]) -> Aside:
-    "What is set aside in the texts of one stage."
-    words = {about["run_folder"]: "PROJECT/runs/RUN", about["project_folder"]: "PROJECT"} | dict(replaced)
-    days: set[str] = set()
-    volatile: set[str] = set()
-    for run in runs:
-        manifest = run.manifests[stage]
-        words |= {run.id: "RUN", str(manifest.get("run")): "RUN", str(run.folder): "PROJECT/runs/RUN", str(run.project): "PROJECT"}
-        days |= _days(run.record.get("started"), run.record.get("ended"), manifest.get("started"), manifest.get("ended"))
-        volatile |= {n for n, e in manifest["artifacts"].items() if e.get("volatile")}
-    return Aside(words, frozenset(days), frozenset(volatile))
-
-
-def _stage_differences(stage: str, runs: Sequence[Run], tolerance: float, aside: Aside, counts: Counts) -> list[Difference]:
-    "Everything that differs in one stage, cells first."
-    books = [read_json(run.stage_folder(stage) / "notebook.ipynb") for run in runs]
-    shown = compare_notebooks(books[0], books[1], tolerance, aside)
-    counts.stages, counts.cells, counts.aside = counts.stages + 1, counts.cells + shown.cells, counts.aside + len(shown.aside)
-    found = [Difference(stage, "cell", f"{d.cell} ({d.line[:60]})", d.what) for d in shown.differences]
-    cards = [read_json(run.stage_folder(stage) / "card.json") for run in runs]
-    found += _artifact_differences(stage, runs, tolerance, aside, counts)
-    found += _metric_differences(stage, cards[0], cards[1], tolerance, counts)
-    return found + _card_differences(stage, cards[0], cards[1], tolerance, aside)
-
-# %% ../../nbs/94_chain.reproduce.ipynb #e80736fd
-def _versions(text: str) -> dict[str, str]:
-    "Name and version of each line of a lock."
-    return {n: v for n, _, v in (line.partition("==") for line in text.splitlines()) if v}
-
-
-def surroundings(
-    record: Mapping[str, Any],  # run.json of the recorded run
-    lock: str,  # its lock.txt
-) -> list[tuple[str, str, str]]:  # what, then, now; those that numbers depend on first
-    "What is not as it was when a run was made."
-    import mlbench
-
-    rows = [("Python", str(record.get("python")), platform.python_version())]
-    if record.get("mlbench") != mlbench_source():
-        rows.append(("mlbench", f"{_versions(lock).get('mlbench', '?')} ({str(record.get('mlbench'))[:8]})", f"{mlbench.__version__} ({mlbench_source()[:8]})"))
-    then, today = _versions(lock), _versions(lock_text())
-    names = sorted(then.keys() | today.keys() - {"mlbench"}, key=lambda n: (n not in NUMERIC, n))
-    rows += [(n, then.get(n, "not there"), today.get(n, "not there")) for n in names if n != "mlbench"]
-    machine = record.get("machine") or {}
-    rows.append(("machine", str(machine.get("machine")), platform.machine()))
-    rows.append(("system", str(machine.get("system")), platform.platform()))
-    return [row for row in rows if row[1] != row[2]]
+__all__ = ['Reproduction', 'outcome_differences', 'reproduce_run']
 
 # %% ../../nbs/94_chain.reproduce.ipynb #9d3148f5
 def _headline(self: Reproduction) -> str:
@@ -504,64 +107,8 @@ class Reproduction:
     __repr__ = _text
     _repr_html_ = _html
 
-# %% ../../nbs/94_chain.reproduce.ipynb #f911e8b7
-@dataclass
-class _Work:
-    "A reproduction while it is being made."
-
-    run: Run
-    about: dict[str, Any]
-    folder: Path
-    project: Project
-    notes: list[str]
-    first: str  # the first stage that is run
-    last: str
-    given: dict[str, Any]
-    replaced: dict[str, str] = field(default_factory=dict)  # texts that stand for the same thing
-
-
-def _prepare(run: Run, about: dict[str, Any], folder: Path, home: Path | None, from_: str | None) -> _Work:
-    "Make the new project ready: data, stages that are taken over, values."
-    project = _lay_out(run, about, folder)
-    why = _same_data(run, project, home)
-    notes = [] if why is None else [f"The recorded rows were used, since {why}."]
-    first = _first_stage(run, project, from_, why is not None)
-    stages = list(run.manifests)
-    taken = [s for s in stages if s < first]
-    project = _use_rows(run, project) if why is not None else project
-    if taken:
-        _take_over(run, project, taken)
-        notes.append(f"Taken over as recorded: {', '.join(taken)}.")
-    _earlier_openings(run, about, project)
-    return _Work(run, about, folder, project, notes, first, stages[-1], _given(about, project))
-
-
-def _plan(work: _Work) -> None:
-    "Look ahead at the new run's plan: registries, and secrets that are missing."
-    plan = plan_chain(work.project, work.first, work.last, work.given)
-    outside = _own_registry(plan)
-    for name, folder in outside.items():
-        stage = next(s for s in plan.stages if section_of(s.name) == name.partition(".")[0])
-        work.replaced |= {str(stage.choices["registry"].value): "REGISTRY", folder: "REGISTRY"}
-    work.given |= outside
-    missing = _missing_secrets(work.run, plan)
-    if missing:
-        raise UsageError(f"The run used secrets, which are never kept. Set {' and '.join(missing)} to their values and start again.")
-
-# %% ../../nbs/94_chain.reproduce.ipynb #84a7359f
-def _run_again(work: _Work, on_progress: Callable[[dict[str, Any]], None] | None) -> tuple[Run | None, str | None]:
-    "Run the new project: the run, and why it ended early."
-    first = work.first if work.first != next(iter(work.run.manifests)) else None
-    try:
-        with _alone():
-            again = run_chain(work.project, first, work.last, work.given, on_progress=on_progress, options=_options(work.run.record))
-        return again, None
-    except (StageError, GateRefused) as error:
-        made = [r for r in list_runs(work.project) if r.id != work.run.id]
-        return (made[0] if made else None), str(error).split("\n\nto go on")[0].strip()
-
-
-def _compare(work: _Work, again: Run | None, tolerance: float, counts: Counts) -> list[Difference]:
+# %% ../../nbs/94_chain.reproduce.ipynb #144eef5a
+def outcome_differences(work: Replay, again: Run | None, tolerance: float, counts: Counts) -> list[Difference]:
     "Every difference of the stages that both runs have."
     found: list[Difference] = []
     for stage in (s for s in work.run.manifests if s >= work.first):
@@ -569,10 +116,10 @@ def _compare(work: _Work, again: Run | None, tolerance: float, counts: Counts) -
             found.append(Difference(stage, "stage", stage, "it did not come to its end this time"))
             continue
         runs = (work.run, again)
-        found += _stage_differences(stage, runs, tolerance, _aside(work.about, stage, runs, work.replaced), counts)
+        found += stage_differences(stage, runs, tolerance, aside_of(work.about, stage, runs, work.replaced), counts)
     return found
 
-# %% ../../nbs/94_chain.reproduce.ipynb #c0127c9d
+# %% ../../nbs/94_chain.reproduce.ipynb #be3ece20
 def reproduce_run(
     run: Run | str | Path,  # a run or its folder, wherever it lies
     tolerance: float = 1e-6,  # for numbers, relative
@@ -582,21 +129,21 @@ def reproduce_run(
 ) -> Reproduction:  # shows itself; its exit_code is 0 when it came out the same
     "Run a recorded run again from what it kept, and compare. The recorded run is only read."
     run = run if isinstance(run, Run) else Run.open(run)
-    about = _kept_source(run)
+    about = kept_source(run)
     if not run.manifests:
         raise UsageError(f"No stage of run {run.id} came to its end, so there is nothing to compare.")
-    home = _home(run, about)
+    home = home_of(run, about)
     checked = verify_run(run)
-    folder = _new_folder(run, home, Path(to) if to is not None else None)
-    work = _prepare(run, about, folder, home, from_)
-    _plan(work)
+    folder = new_folder(run, home, Path(to) if to is not None else None)
+    work = prepare_replay(run, about, folder, home, from_)
+    look_ahead(work)
     if not checked.ok:
         work.notes.append(f"The recorded run is not what it was when it ended ({plural(len(checked.changes), 'finding')}: {checked.changes[0].text}).")
     if run.status != "done":
         work.notes.append(f"The recorded run is {run.status}; the stages that came to their end were run again.")
-    again, error = _run_again(work, on_progress)
+    again, error = run_replay(work, on_progress)
     counts = Counts()
-    differences = _compare(work, again, tolerance, counts)
+    differences = outcome_differences(work, again, tolerance, counts)
     changed = surroundings(run.record, (run.folder / "source" / "lock.txt").read_text(encoding="utf-8"))
     result = Reproduction(run, again, folder, tolerance, differences, counts, work.notes, changed, error)
     _keep(result)
