@@ -12,18 +12,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import MlbenchError
 from ..core.settings import cpu_count, thread_environment
 
 # %% auto #0
 __all__ = ['BROWSERS', 'LOOKS', 'Finding', 'look_at_python', 'requirements_of', 'installed_version', 'unmet', 'look_at_packages',
-           'look_at_kernel', 'look_at_templates', 'look_at_threads', 'look_at_space', 'look_at_gpu', 'look_at_programs',
-           'look_at_project', 'examine']
+           'look_at_kernel', 'look_at_fork_server', 'look_at_templates', 'look_at_threads', 'look_at_space',
+           'look_at_gpu', 'look_at_programs', 'look_at_project', 'examine']
 
 # %% ../../nbs/98_cli.doctor.ipynb #f2bb2f5d
 @dataclass(frozen=True)
@@ -142,6 +143,25 @@ def look_at_kernel(
     found.append(Finding("engine", "ok" if engines else "problem", "papermill finds mlbench" if engines else "papermill does not find mlbench", remedy))
     return found
 
+# %% ../../nbs/98_cli.doctor.ipynb #415dc412
+def look_at_fork_server(
+    reason: str | None = None,  # why there can be none; None asks
+    facts: Sequence[Mapping[str, Any]] | None = None,  # servers that are there; None asks
+) -> list[Finding]:
+    "Fork servers: whether they can be used, which are there, and what they take."
+    from mlbench.chain.forkserver import server_facts, why_not
+
+    reason = reason or why_not()
+    if reason:
+        return [Finding("fork server", "note", f"kernels start as usual: {reason}")]
+    found = []
+    for one in server_facts() if facts is None else facts:
+        work = f"kernels: {one['children']} at work, {one['prepared']} ready; idle for {one['idle_seconds']:.0f} s"
+        found.append(Finding("fork server", "ok", f"process {one['pid']}, {one['memory_mb']:.0f} MB, {work}"))
+        if one["refused"]:
+            found.append(Finding("fork server", "note", f"process {one['pid']} last refused a kernel: {one['refused']}"))
+    return found or [Finding("fork server", "ok", "can be used; none is running, the next run starts one")]
+
 # %% ../../nbs/98_cli.doctor.ipynb #bb80f930
 def look_at_templates() -> list[Finding]:
     "The notebooks of the chain."
@@ -254,6 +274,7 @@ LOOKS: tuple[Callable[[], list[Finding]], ...] = (
     look_at_python,
     look_at_packages,
     look_at_kernel,
+    look_at_fork_server,
     look_at_templates,
     look_at_threads,
     look_at_space,
