@@ -69,7 +69,7 @@ def _labels(self: Comparison) -> list[str]:
         return [str(label) for label in given]
     names = short_names(self.differing)
     made = [" · ".join(f"{names[n]}={value_text(column[k])}" for n, column in self.differing.items()) for k in range(len(self.runs))]
-    short = all(0 < len(label) <= 48 for label in made) and len(set(made)) == len(made)
+    short = all(0 < len(label) <= 64 for label in made) and len(set(made)) == len(made)
     return made if short else [run.id for run in self.runs]
 
 # %% ../../nbs/94_chain.compare.ipynb #e155d6a9
@@ -218,13 +218,13 @@ def _metric_panel(self: Comparison) -> tuple[str, str]:
     note = f"<p class='note'>The same in every run: {escape(told)}.</p>" if alike else ""
     if not rows:
         return "All metrics", note or "<p class='note'>Nothing was measured.</p>"
-    marked = [[escape(row[0].replace("/", ": ")).replace("_", "_<wbr>"), *_marked(self, row)] for row in rows]
+    marked = [[row[0].replace("/", ": "), *_marked(self, row)] for row in rows]
     head, cells = _turned(self, marked)
     if _wide(self):
         head, cells = ["metric", *self.labels, "second against first" if len(self.runs) == 2 else "best against the next"], []
         for row, shown in zip(rows, marked, strict=True):
             judged = row[-1].partition(": ")[2].removeprefix("better ") or row[-1] if len(self.runs) > 2 else row[-1]
-            cells.append([*shown, escape(judged)])
+            cells.append([escape(shown[0]).replace("_", "_<wbr>"), *shown[1:], escape(judged)])
     elif cells:
         cells = [[escape(row[0]), *row[1:]] for row in cells]
     return "All metrics", f"<div class='wraps'>{table_html(head, cells, raw=True)}</div>{note}"

@@ -38,7 +38,7 @@ def apart(
 
 def short_label(
     label: str,  # of a run
-    most: int = 46,  # letters
+    most: int = 60,  # letters
 ) -> str:
     "A label that leaves room for the drawing."
     return label if len(label) <= most else label[: most - 1] + "…"
@@ -161,5 +161,6 @@ def time_figure(
         figure.add_bar(y=labels, x=[each.get(stage, 0) for each in seconds], name=stage, orientation="h", hovertemplate=hover)
     totals = [sum(each.values()) for each in seconds]
     said = f"From {duration(min(totals))} to {duration(max(totals))}" if len(totals) > 1 else duration(totals[0])
-    figure_layout(figure, f"{said} for the stages that a run carried out itself", "seconds", height=136 + 27 * len(labels))
-    return figure.update_layout(barmode="stack").update_yaxes(categoryorder="array", categoryarray=labels[::-1], type="category")
+    figure_layout(figure, f"{said} for the stages that a run carried out itself", "seconds", height=150 + 27 * len(labels))
+    figure.update_layout(barmode="stack", margin={"t": 84}, legend={"traceorder": "normal"})
+    return figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1], type="category")

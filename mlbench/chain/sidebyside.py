@@ -114,18 +114,26 @@ def _times(run: Run) -> dict[str, float]:
     return {stage: float(entry["seconds"]) for stage, entry in entries if entry.get("seconds") and entry["status"] != "reused"}
 
 
+def _sentence(self: Comparison) -> str:
+    "What a comparison says of the figure of merit that counts."
+    metric, word, labels = self.main.split("/", 1)[1], self.judgement(self.main), self.labels
+    if len(self.runs) > 2:
+        who, colon, how = word.partition(": ")
+        return f"{metric}: {who} is {how.replace(',', ' than the next,', 1)}." if colon else f"{metric}: {word or 'no run is best'}."
+    if " by " not in word:
+        return f"{metric}: {word}{' in both runs' if word == 'the same' else ''}."
+    how, comma, noise = word.partition(", ")
+    return f"{metric}: {labels[1]} is {how} than {labels[0]}{comma}{noise}."
+
+
 def _banner(self: Comparison) -> str:
     "What to make of it, in one line."
     if not self.main:
         return ""
-    word = self.judgement(self.main)
-    metric = self.main.split("/", 1)[1]
-    line = self.story.sentence
-    if not line:
-        line = f"{metric}: {self.labels[-1]} is {word.split(',')[0]} than {self.labels[0]}" if len(self.runs) == 2 and "by" in word else f"{metric}: {word}"
-        line += f", {word.split(', ', 1)[1]}." if len(self.runs) == 2 and ", " in word else "."
-    kind = "warn" if "within the noise" in line or "share the best" in line else "good"
-    mark = {"good": "✓", "warn": "≈"}[kind]
+    line = self.story.sentence or _sentence(self)
+    clear = "more than noise" in line
+    kind = "bad" if clear and " is worse by " in line else "good" if clear else "warn"
+    mark = {"good": "✓", "bad": "↓", "warn": "≈"}[kind]
     small = "".join(f"<small>{escape(note)}</small>" for note in self.story.notes)
     return f"<div class='banner {kind}'><span class='mark' aria-hidden='true'>{mark}</span><div>{escape(line)}{small}</div></div>"
 
