@@ -13,7 +13,7 @@ from .report import duration, interval_text
 from ..core.show import number, plural
 
 # %% auto #0
-__all__ = ['MOST_DRAWN', 'best_first', 'apart', 'short_label', 'interval_figure', 'effect_figure', 'time_figure']
+__all__ = ['MOST_DRAWN', 'best_first', 'apart', 'short_label', 'short_labels', 'interval_figure', 'effect_figure', 'time_figure']
 
 # %% ../../nbs/94_chain.drawings.ipynb #f97a8e16
 def best_first(
@@ -43,6 +43,14 @@ def short_label(
     "A label that leaves room for the drawing."
     return label if len(label) <= most else label[: most - 1] + "…"
 
+
+def short_labels(
+    labels: Sequence[str],  # of all runs
+) -> list[str]:  # each unlike the others
+    "Labels for an axis: where shortening or the labels themselves leave two alike, all are numbered."
+    short = list(map(short_label, labels))
+    return short if len(set(short)) == len(short) else [f"{n}: {label}" for n, label in enumerate(short, 1)]
+
 # %% ../../nbs/94_chain.drawings.ipynb #48614f78
 MOST_DRAWN = 40
 
@@ -67,7 +75,7 @@ def interval_figure(
     from mlbench.core.plots import GOOD, MUTED, figure_layout
 
     metric = name.split("/", 1)[-1]
-    order = best_first(metric, entries)[:MOST_DRAWN]
+    order, names = best_first(metric, entries)[:MOST_DRAWN], short_labels(labels)
     near = [n == order[0] or apart(entries[order[0]], entries[n]) is False for n in order]
     figure = go.Figure()
     for same, colour in ((False, MUTED), (True, GOOD)):
@@ -75,12 +83,12 @@ def interval_figure(
         shown = [entries[n] for n in rows]
         bars = _errors(shown) if shown else None
         marker = {"color": colour, "size": 9}
-        x, y = [e["value"] for e in shown], [short_label(labels[n]) for n in rows]
+        x, y = [e["value"] for e in shown], [names[n] for n in rows]
         figure.add_scatter(
             x=x, y=y, error_x=bars, mode="markers", marker=marker, text=[interval_text(e) for e in shown], hovertemplate="%{y}<br>%{text}<extra></extra>"
         )
     figure_layout(figure, _finding(metric, labels, entries, order, near), metric, height=118 + 27 * len(order), legend=False)
-    places = [short_label(labels[n]) for n in order]
+    places = [names[n] for n in order]
     return figure.update_yaxes(type="category", categoryorder="array", categoryarray=places[::-1], range=[-0.6, len(places) - 0.4])
 
 # %% ../../nbs/94_chain.drawings.ipynb #e86e0b0a
@@ -153,7 +161,7 @@ def time_figure(
 
     from mlbench.core.plots import figure_layout
 
-    labels, seconds = list(map(short_label, labels[:MOST_DRAWN])), seconds[:MOST_DRAWN]
+    labels, seconds = short_labels(labels)[:MOST_DRAWN], seconds[:MOST_DRAWN]
     stages = sorted({stage for each in seconds for stage in each})
     figure = go.Figure()
     for stage in stages:
