@@ -198,15 +198,14 @@ def test_surroundings_are_those_of_an_ordinary_kernel(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_two_kernels_share_random_states() -> None:
-    "Python's and numpy's are drawn anew; torch keeps the default that an ordinary kernel has."
+    "Python's, numpy's and torch's are drawn anew, as in an ordinary kernel."
     draw = "import json, random, numpy, torch\nprint(json.dumps([random.random(), numpy.random.rand(), torch.initial_seed(), float(torch.rand(1))]))"
     drawn = []
     for how in ("pool", "pool", "fork", "fork", "fresh"):
         with kernel(how) as k:
             drawn.append(k.run(draw))
-    for place in (0, 1):
+    for place in range(4):
         assert len({d[place] for d in drawn}) == 5
-    assert len({tuple(d[2:]) for d in drawn}) == 1
 
 
 @pytest.mark.parametrize("how", ["pool", "fork"])
@@ -229,12 +228,13 @@ def test_interrupt_and_exit_codes(how: str) -> None:
 
 
 def test_what_the_process_says_outside_its_cells_goes_to_the_log() -> None:
-    "A crash report is written to the files that the manager was given."
+    "It is written to the files that the manager was given."
     for how in ("pool", "fork"):
         with kernel(how) as k:
-            k.client.execute("import faulthandler, os, sys\nfaulthandler.enable()\nos.kill(os.getpid(), 11)")
+            k.run("get_ipython().kernel.log.error('a line of the kernel itself')")
+            k.client.execute("import os\nos.kill(os.getpid(), 11)")
             assert k.process.wait(30) == -signal.SIGSEGV
-            assert "Segmentation fault" in (k.folder / "log").read_text()
+            assert "a line of the kernel itself" in (k.folder / "log").read_text()
 
 
 def test_another_setting_is_another_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from .forkserver import FIRST, LATER, SHELVES, messages, runtime_folder, send, server_key, take_lock
-from ..core.settings import replace_environment, server_environment, settings
+from ..core.settings import child_environment, replace_environment, server_environment, settings
 
 # %% auto #0
 __all__ = ['Work', 'import_quietly', 'shadowed', 'thread_count', 'cuda_started', 'unsafe', 'reseed', 'become', 'run_order',
@@ -96,6 +96,9 @@ def reseed() -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.seed()
     multiprocessing.current_process().authkey = os.urandom(32)
     tempfile.tempdir = None
 
@@ -322,6 +325,7 @@ def _refusal(self: Server, order: Mapping[str, Any]) -> str | None:
 def _give(self: Server, guest: Guest, order: Mapping[str, Any]) -> Work | None:
     "Carry out an order; in the child, what it is to do."
     files, guest.files = guest.files, []
+    order = {**order, "environment": {**self.variables, **order["environment"]}}
     if len(files) != 2:
         self.answer(guest, {"refused": f"an order comes with two open files, and this one came with {len(files)}"})
         return None
@@ -505,6 +509,7 @@ def _names(self: Server) -> Iterator[str]:
         yield name
         if name == "mlbench.chain.kernel":
             bare = {n.partition(".")[0] for n in sys.modules}
+            self.variables = {k: v for k, v in child_environment().items() if k not in self.before}
     for shelf in SHELVES:
         yield from _shelf(shelf)
     self.open, self.bare = True, bare
@@ -576,7 +581,8 @@ class Server:
         self.stale: str | None = None  # why it is of no use
         self.refused: str | None = None  # why the last order was refused
         self.bare, self.foreign = set[str](), set[str]()
-        self.environment = server_environment()  # before the imports, some of which write to it
+        self.environment, self.before = server_environment(), child_environment()  # before the imports, some of which write to it
+        self.variables: dict[str, str] = {}  # that a bare kernel's imports set
         self.threads, self.given, self.spoiled = 0, 0, 0
         self.used = self.refill_at = time.monotonic()
 
