@@ -594,12 +594,19 @@ class Disturbance:
 
     def strike(self, place: int, fault: str) -> None:
         "Run the chain until a fault ends it at a cell, and look at what is left."
-        stage, number, source = self.cells()[place]
+        stage, number, source = self.cells()[self.not_done(place)]
         if fault in SENT:
-            self.send(stage, number, *SENT[fault])
+            self.send(stage, number, source, *SENT[fault])
         else:
             self.inject(stage, number, source, *INJECTED[fault])
         self.done.append(fault)
+
+    def not_done(self, place: int) -> int:
+        "The same cell, or when a signal came so late that its stage is done, one of the next stage."
+        entries = list_runs(self.project)[0].record["stages"] if list_runs(self.project) else {}
+        done = {name for name, entry in entries.items() if entry["status"] in ("done", "reused")}
+        left = [n for n, cell in enumerate(self.cells()[:-1]) if n >= place and cell[0] not in done]
+        return left[0]
 
     def inject(self, stage: str, number: int, source: str, kind: str, code: str) -> None:
         self.order.write_text(json.dumps({"stage": stage, "source": source, "code": code}))
@@ -613,13 +620,16 @@ class Disturbance:
         assert (error["kind"], run.record["exit_code"]) == (kind, 1), (stage, number, error)
         assert error["stage"] == stage and (error["cell"] == number or kind in ("disk full", "cell timeout")), (stage, number, error)
 
-    def send(self, stage: str, number: int, name: str, code: int) -> None:
+    def send(self, stage: str, number: int, source: str, name: str, code: int) -> None:
+        pause = 60 if stage == self.cells()[-1][0] else 0.2  # a signal must not come after the end of the chain
+        self.order.write_text(json.dumps({"stage": stage, "source": source, "code": f"import time; time.sleep({pause})"}))
         before = attempts(self.project)
         runner = start(self.project)
         wait_until(lambda: runner.poll() is not None or reached(self.project, stage, number, before), f"cell {number} of {stage}", 120)
-        time.sleep(self.draw.uniform(0, 0.1))
+        time.sleep(self.draw.uniform(0, 0.4))
         runner.send_signal(getattr(signal, name))
         _, said = runner.communicate(timeout=60)
+        self.order.unlink()
         assert runner.returncode == (-9 if name == "SIGKILL" else code), (stage, number, name, said)
         mend_stale(self.project)
         run = must_be_sound(self.project)
@@ -641,10 +651,11 @@ def disturbed(disturbance: Disturbance, faults: dict[str, int]) -> Run:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_each_fault_at_ten_random_moments_of_a_small_chain(tmp_path, monkeypatch):
     quiet = run_chain(make_project(tmp_path / "quiet"))
     project = make_project(tmp_path / "a {b} ç d")
-    run = disturbed(Disturbance(project, tmp_path, 20261121, monkeypatch), dict.fromkeys([*INJECTED, *SENT], 10))
+    run = disturbed(Disturbance(project, tmp_path, 20261121, monkeypatch), dict.fromkeys([*INJECTED, *SENT], int(os.environ.get("FAULT_MOMENTS", "10"))))
     assert artifacts(run) == artifacts(quiet) and run.record["metrics"] == quiet.record["metrics"]
 
 
@@ -677,13 +688,16 @@ def results(run: Run) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_each_fault_at_random_moments_of_a_real_chain(flowers, tmp_path, monkeypatch):
     monkeypatch.setenv("MLBENCH_FORK_SERVER", "1")
     project = Path(shutil.copytree(flowers, tmp_path / "a {b} ç d"))
     disturbance = Disturbance(project, tmp_path, 20261122, monkeypatch)
     quiet = run_chain(shutil.copytree(flowers, tmp_path / "quiet"))
-    often = int(os.environ.get("FAULT_MOMENTS", "1"))  # for the kinds that a small chain meets ten times
-    run = disturbed(disturbance, dict.fromkeys([*INJECTED, *SENT], often) | {"killed": 10, "kernel killed": 10})
+    often = int(os.environ.get("FAULT_MOMENTS", "10"))
+    run = disturbed(
+        disturbance, {"killed": often, "kernel killed": often} | dict.fromkeys(["exit", "raise", "memory", "no room", "too long", "Ctrl-C"], often // 10)
+    )
     assert results(run) == results(quiet)
     for words in (["show", run.id], ["report", run.id], ["score", run.id, "example:iris", "--to", str(tmp_path / "scored.csv")]):
         done = subprocess.run([sys.executable, "-m", "mlbench", *words, "--project", str(project)], cwd=tmp_path, capture_output=True, text=True)
