@@ -5,6 +5,7 @@
 # %% ../../nbs/93_chain.manager.ipynb #2a3196cb
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -213,7 +214,9 @@ PATIENCE = 10.0
 def leave(
     manager: KernelManager,  # of a kernel that has nothing more to do
 ) -> None:
-    "Ask a kernel to end, and go on."
+    "Ask a kernel to end, and go on; a program that ends waits for it."
+    atexit.unregister(reap)
+    atexit.register(reap)
     manager.ask_to_end()
     _leaving.append(manager)
 
