@@ -1,6 +1,6 @@
 """mlbench: from a question about data to a served model, in notebooks that you can read, change and rerun."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import os as _os
 

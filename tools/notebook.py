@@ -93,7 +93,8 @@ def main() -> int:
     elif action == "export" and words:
         export([Path(w).resolve() for w in words])
     elif action == "test" and words:
-        return max(subprocess.run([str(Path(sys.executable).parent / "nbdev_test"), "--path", w, "--n_workers", "0", "--do_print"], cwd=ROOT).returncode for w in words)
+        tester = [str(Path(sys.executable).parent / "nbdev_test"), "--n_workers", "0", "--do_print", "--path"]
+        return max(subprocess.run([*tester, word], cwd=ROOT).returncode for word in words)
     else:
         sys.exit(__doc__)
     return 0
