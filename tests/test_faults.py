@@ -397,7 +397,7 @@ writers = {
     "report": (lambda: write_report(run), 10_000),
     "proof": (lambda: write_proof(run), 100),
     "source": (lambda: keep_source(recorder.run, plan_chain(opened)), 1000),
-    "checkpoint": (lambda: checkpoints.save("a" * 64, {"x": np.zeros(50_000)}, {}), 1000),
+    "checkpoint": (lambda: checkpoints.save("a" * 64, {"x": np.zeros(50_000)}, {}), 100_000),
 }
 
 
