@@ -321,6 +321,7 @@ class MlbenchEngine:
         start_timeout: float = 60,  # seconds for a kernel to start
         execution_timeout: float | None = None,  # seconds for one cell; None waits
         fresh: bool = True,  # an ordinary kernel; False takes one from the fork server
+        on_event: Callable[[dict[str, Any]], None] | None = None,  # gets each event
         save_to: Path | None = None,  # in place of `output_path`
         kernel_cwd: Path | None = None,  # the kernel's working directory
         kernel_env: Mapping[str, str] | None = None,  # all variables of the kernel's process
@@ -329,7 +330,7 @@ class MlbenchEngine:
         "Execute a notebook; called by papermill, which makes its own error of a cell that raised."
         from nbformat import from_dict
 
-        execution = Execution(nb, save_to or (Path(output_path) if output_path and output_path != "-" else None))
+        execution = Execution(nb, save_to or (Path(output_path) if output_path and output_path != "-" else None), on_event)
         try:
             Client(execution, fresh, execution_timeout, start_timeout=start_timeout).run(cwd=kernel_cwd, env=kernel_env)
         except CellFailed as error:
