@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from mlbench.chain.plan import RunOptions
 from mlbench.chain.recovery import last_attempt, mend_stale
 from mlbench.chain.run import process_alive
 from mlbench.core.errors import MlbenchError, StageError
-from mlbench.core.files import NotWritable, read_json
+from mlbench.core.files import NotWritable, read_json, sha256_file
 
 RUNNER = """
 import json, sys
@@ -682,9 +683,11 @@ def flowers(tmp_path_factory):
 
 
 def results(run: Run) -> dict:
-    "What must come out the same however often a run was interrupted."
+    "What must come out the same however often a run was interrupted; the model card rightly counts each opening of the sealed rows."
     measured = {s: [m for m in found if "latency" not in m["name"]] for s, found in run.record["metrics"].items()}
-    return {"artifacts": artifacts(run), "metrics": measured}
+    hashes = {name: sha for name, sha in artifacts(run).items() if name not in ("card", "bundle")}
+    card = re.sub(r"opened \d+ times?", "opened", run.path("card").read_text())
+    return {"artifacts": hashes, "metrics": measured, "card": card, "model": sha256_file(run.path("bundle") / "model.onnx")}
 
 
 @pytest.mark.slow
