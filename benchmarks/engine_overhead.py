@@ -71,20 +71,21 @@ def script_seconds(folder: Path) -> tuple[float, float]:
 
 
 STAGE = """
-import sys, time, json, os
+import json, sys, time
 from pathlib import Path
-from mlbench.chain.engine import MlbenchEngine, lighten_imports
-lighten_imports()
-import nbformat
+from mlbench.chain.engine import run_notebook
+from mlbench.chain.job import reap_kernels
 from mlbench.core.settings import child_environment
 path, fresh, times = Path(sys.argv[1]), sys.argv[2] == "fresh", int(sys.argv[3])
 for turn in range(times):
-    nb, how = nbformat.read(path, 4), []
+    target, how = path.with_suffix(f".{turn}.ipynb"), []
+    target.write_bytes(path.read_bytes())
+    hear = lambda event: how.append(event["how"]) if event["type"] == "kernel_started" else None
     start = time.perf_counter()
-    MlbenchEngine.execute_notebook(nb, save_to=path.with_suffix(".out.ipynb"), kernel_cwd=path.parent, kernel_env=child_environment(), fresh=fresh,
-                                   on_event=lambda e: how.append(e.get("how")) if e["type"] == "kernel_started" else None)
-    print(json.dumps([how[0] if how else "none", time.perf_counter() - start]), flush=True)
+    run_notebook(target, hear, cwd=path.parent, env=child_environment(), fresh=fresh)
+    print(json.dumps([how[0], time.perf_counter() - start]), flush=True)
     time.sleep(float(sys.argv[4]))
+reap_kernels()
 """
 
 
@@ -92,7 +93,8 @@ def stage_seconds(folder: Path, cells: list[str], times: int, pool: int | None, 
     "How each of some executions got its kernel, and its seconds."
     path = folder / "stage.ipynb"
     path.write_text(json.dumps(notebook(cells)))
-    env = os.environ | ({} if pool is None else {"MLBENCH_FORK_POOL": str(pool)})
+    own = {"MLBENCH_SERVER_POOL": str(pool), "MLBENCH_SERVER_FOLDER": str(folder / f"pool-{pool}"), "MLBENCH_SERVER_IDLE": "5"}
+    env = os.environ | ({} if pool is None else own)
     command = [sys.executable, "-c", STAGE, str(path), "fresh" if fresh else "fork", str(times), str(pause)]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:

@@ -27,8 +27,6 @@ RUNNER = """
 import sys
 import mlbench.chain.cache, mlbench.chain.record
 mlbench.chain.cache.mlbench_source = mlbench.chain.record.mlbench_source = lambda: "m" * 64
-from mlbench.chain.engine import lighten_imports
-lighten_imports()
 from mlbench.chain import run_chain
 from mlbench.core.errors import MlbenchError
 try:

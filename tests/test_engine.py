@@ -76,30 +76,20 @@ def python(code: str, **options) -> subprocess.CompletedProcess:
 # --- what it costs -------------------------------------------------------------------------------------------------------
 
 
-def test_importing_the_engine_and_the_runner_is_cheap():
-    code = "import time; t = time.process_time(); import mlbench.chain.engine, mlbench.chain.runner; print(time.process_time() - t)"
-    code += "; import sys; print(sorted({'papermill', 'nbclient', 'nbformat', 'pandas', 'numpy', 'torch', 'pydantic'} & set(sys.modules)))"
-    seconds, heavy = min(python(code).stdout.split("\n", 1) for _ in range(5))
-    assert float(seconds) <= 0.3 or os.getloadavg()[0] > 2, seconds  # CPU time grows too when others share the cores
-    assert heavy.strip() == "[]"
+def test_importing_the_engine_and_the_runner_loads_nothing_heavy():
+    "Its seconds are measured in benchmarks/engine_overhead.py."
+    heavy = {"papermill", "nbclient", "nbformat", "jsonschema", "pandas", "numpy", "torch", "pydantic", "requests", "pyarrow"}
+    code = f"import sys, mlbench.chain.engine, mlbench.chain.runner; print(sorted({heavy!r} & set(sys.modules)))"
+    assert python(code).stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_a_notebook_of_200_cells_takes_at_most_a_second_and_a_half(tmp_path, fresh):
-    "The wall time on a machine that is free; the CPU time of a fresh kernel and of the runner where others work too."
+def test_each_of_200_cells_is_run(tmp_path, fresh):
     path = written(tmp_path / "many.ipynb", *(f"x{n} = {n}\nprint({n})" for n in range(200)))
-    best = float("inf")
-    for _ in range(5):
-        start, before = time.monotonic(), os.times()
-        run_notebook(path, cwd=tmp_path, fresh=fresh)
-        wall = time.monotonic() - start
-        reap()
-        used = sum(os.times()[:4]) - sum(before[:4])
-        best = min(best, wall, used if fresh else wall)
-        if best <= 1.5:
-            break
-    assert best <= 1.5 or os.getloadavg()[0] > 2, best
-    assert statuses(read_notebook_file(path)) == ["completed"] * 200
+    run_notebook(path, cwd=tmp_path, fresh=fresh)
+    nb = read_notebook_file(path)
+    assert statuses(nb) == ["completed"] * 200
+    assert ["".join(c["outputs"][0]["text"]) for c in nb["cells"]] == [f"{n}\n" for n in range(200)]
 
 
 # --- nothing lost, nothing bloated ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from .manager import KernelManager, collect, leave, reap, resident_mb, system_ki
 from .outputs import Outputs
 
 # %% auto #0
-__all__ = ['Message', 'read_message', 'Client', 'run_notebook', 'MlbenchEngine', 'lighten_imports']
+__all__ = ['Message', 'read_message', 'Client', 'run_notebook', 'MlbenchEngine']
 
 # %% ../../nbs/93_chain.engine.ipynb #87b28502
 class Message(NamedTuple):
@@ -349,9 +349,3 @@ class MlbenchEngine:
     def nb_language(cls, nb: Any, language: str | None = None) -> str:
         "The notebook's language."
         return language or nb.metadata.get("kernelspec", {}).get("language") or "python"
-
-# %% ../../nbs/93_chain.engine.ipynb #1e92e6ed
-def lighten_imports() -> None:
-    "Skip a slow import that notebooks do not need; for processes that run mlbench and nothing else."
-    if "jsonschema" not in sys.modules and "rfc3987_syntax" not in sys.modules:
-        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]

@@ -23,6 +23,7 @@ from typing import Any
 
 from .forkedkernel import import_quietly, modules_of, reseed, run_ahead, run_order, shadowed, thread_count, unsafe
 from .forkserver import FIRST, LATER, SHELVES, messages, runtime_folder, send, server_key, take_lock
+from .kernel import lighten_imports
 from ..core.settings import child_environment, server_environment, settings
 
 # %% auto #0
@@ -352,6 +353,7 @@ def _names(self: Server) -> Iterator[str]:
 def _load(self: Server) -> Work | None:
     "Import everything; in a child: what that is to do."
     gc.disable()
+    lighten_imports()
     for name in self.names():
         signal.alarm(120)
         import_quietly(name)

@@ -32,7 +32,17 @@ __all__ = ['FIRST', 'ENTRY', 'SHELVES', 'LATER', 'library_hash', 'installed', 'p
            'reach', 'warm_up', 'memory_mb', 'call', 'server_facts', 'stop_servers', 'main']
 
 # %% ../../nbs/93_chain.forkserver.ipynb #44ba3891
-FIRST = ("ipykernel.kernelapp", "ipykernel.debugger", "mlbench.chain.kernel", "mlbench.chain.stage", "pandas", "pyarrow.parquet", "plotly.graph_objects")
+FIRST = (
+    "ipykernel.kernelapp",
+    "ipykernel.debugger",
+    "mlbench.chain.kernel",
+    "mlbench.chain.stage",
+    "pandas",
+    "pyarrow.parquet",
+    "plotly.graph_objects",
+    "plotly.io",
+    "nbformat",
+)
 ENTRY = ["-c", "from mlbench.chain.kernel import main; main()"]  # what follows the interpreter in the command of a kernel
 SHELVES = ("data", "problem", "eda", "features", "models", "training", "evaluation", "deployment", "widgets")
 LATER = ("scipy.stats", "sklearn.ensemble", "sklearn.pipeline", "sklearn.linear_model", "sklearn.model_selection", "lightgbm", "torch", "skops.io")

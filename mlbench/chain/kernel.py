@@ -27,7 +27,8 @@ from ipykernel.kernelapp import IPKernelApp
 from ..core.settings import runner_alive, settings, stage_secrets
 
 # %% auto #0
-__all__ = ['held_until', 'may_live', 'wait_for_end', 'end_group', 'Watcher', 'LosslessKernelApp', 'end_process', 'main']
+__all__ = ['held_until', 'may_live', 'wait_for_end', 'end_group', 'Watcher', 'LosslessKernelApp', 'end_process',
+           'lighten_imports', 'main']
 
 # %% ../../nbs/93_chain.kernel.ipynb #0f70590d
 def held_until(
@@ -202,10 +203,17 @@ def end_process(
     _flush_files()
     os._exit(code)
 
+# %% ../../nbs/93_chain.kernel.ipynb #335fff15
+def lighten_imports() -> None:
+    "Skip the import of a grammar that neither notebooks nor figures need."
+    if "jsonschema" not in sys.modules and "rfc3987_syntax" not in sys.modules:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
 # %% ../../nbs/93_chain.kernel.ipynb #be9743e2
 def main() -> None:
     "Start a kernel with the options of the command line."
     if sys.path and (sys.path[0] == "" or Path(sys.path[0]) == Path.cwd()):
         del sys.path[0]
+    lighten_imports()
     LosslessKernelApp.launch_instance()
     end_process()
