@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .chain.forkserver import ENTRY
 from .chain.hold import HeldKernel, held_kernel, hold_longer
 from .core.errors import UsageError
 from .core.files import write_json
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from mlbench.chain.run import Run
 
 # %% auto #0
-__all__ = ['LAB_SETTINGS', 'quiet_lab_settings', 'lab_environment', 'lab_command', 'start_lab', 'server_on_kernel', 'lab_on_run']
+__all__ = ['LAB_SETTINGS', 'kernel_spec', 'quiet_lab_settings', 'lab_environment', 'lab_command', 'start_lab', 'server_on_kernel',
+           'lab_on_run']
 
 # %% ../nbs/99_lab.ipynb #3d0306b2
 LAB_SETTINGS: dict[str, dict[str, Any]] = {
@@ -39,17 +41,25 @@ LAB_SETTINGS: dict[str, dict[str, Any]] = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "defer"},
 }
 
-# %% ../nbs/99_lab.ipynb #13bb4b66
+# %% ../nbs/99_lab.ipynb #2d378b7b
+def kernel_spec() -> dict[str, Any]:  # content of a kernel.json
+    "The Python kernel of a notebook that is worked in by hand."
+    provisioner = {"provisioner_name": "mlbench-fork", "config": {}}
+    about = {"display_name": "Python 3 (ipykernel)", "language": "python", "metadata": {"debugger": True, "kernel_provisioner": provisioner}}
+    return about | {"argv": [sys.executable, *ENTRY, "-f", "{connection_file}"]}
+
+# %% ../nbs/99_lab.ipynb #dabb8320
 @contextmanager
 def quiet_lab_settings(
     extra: Mapping[str, Mapping[str, Any]] | None = None,  # more defaults, by plugin; they win over `LAB_SETTINGS`
-) -> Iterator[Path]:  # a folder for Jupyter's configuration path
-    "A temporary configuration folder that holds the quiet defaults."
+) -> Iterator[Path]:  # a folder for Jupyter's paths
+    "A temporary folder that holds the quiet defaults and the kernel."
     merged = {plugin: dict(values) for plugin, values in LAB_SETTINGS.items()}
     for plugin, values in (extra or {}).items():
         merged.setdefault(plugin, {}).update(values)
     with tempfile.TemporaryDirectory(prefix="mlbench-lab-") as folder:
         write_json(Path(folder) / "labconfig" / "default_setting_overrides.json", merged)
+        write_json(Path(folder) / "kernels" / "python3" / "kernel.json", kernel_spec())
         yield Path(folder)
 
 # %% ../nbs/99_lab.ipynb #32894b4d
@@ -59,8 +69,9 @@ def lab_environment(
 ) -> dict[str, str]:  # for the new process
     "The environment that JupyterLab and its kernels get."
     made = child_environment(without=OF_A_RUN, environ=environ)
-    path = [part for part in made.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep) if part] + [str(config)]
-    return made | {"JUPYTER_CONFIG_PATH": os.pathsep.join(path)}
+    for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):
+        made[name] = os.pathsep.join([part for part in made.get(name, "").split(os.pathsep) if part] + [str(config)])
+    return made
 
 # %% ../nbs/99_lab.ipynb #dae7a302
 def lab_command(

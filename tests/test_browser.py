@@ -13,6 +13,7 @@ from lab_browser import browser_page, chromium_path, press, run_all, running_lab
 from mlbench.chain import Project, Run
 from mlbench.core.files import read_yaml
 from mlbench.core.settings import child_environment
+from mlbench.lab import lab_environment, quiet_lab_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -112,3 +113,17 @@ def test_the_template_about_the_data_answers_to_its_slider(tmp_path):
     assert chosen["groups"] == {"value": 6, "origin": "params.yaml"} and chosen["column"]["value"] == "mean_texture"
     figure = json.loads((after.stage_folder("02_eda") / "figures" / "column_against_target.json").read_text())
     assert max(len(trace["x"]) for trace in figure["data"]) == 6 and "mean_texture" in json.dumps(figure["layout"])
+
+
+def test_the_kernel_of_mlbench_lab_comes_from_the_fork_server(tmp_path):
+    code = """
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel(kernel_name="python3")
+print(manager.provisioner.how, manager.provisioner.refused)
+client.stop_channels()
+manager.shutdown_kernel(now=True)
+"""
+    with quiet_lab_settings() as config:
+        environment = lab_environment(config) | {"JUPYTER_DATA_DIR": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() in (["fork", "None"], ["pool", "None"]), done.stdout + done.stderr
