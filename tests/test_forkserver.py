@@ -515,9 +515,10 @@ def _ask(client: Any, source: str) -> str:
 
 def servers(key: str) -> set[int]:
     "Processes that are servers of a key; what they forked shows the same command and is not counted."
-    found = {}
-    for process in psutil.process_iter(["cmdline", "ppid"]):
-        if process.info["cmdline"] and process.info["cmdline"][-2:] == ["mlbench.chain.forkserver", key]:
+    found, folder = {}, os.environ["MLBENCH_SERVER_FOLDER"]  # elsewhere there may be one of the same key
+    for process in psutil.process_iter(["cmdline", "ppid", "environ"]):
+        ours = (process.info["environ"] or {}).get("MLBENCH_SERVER_FOLDER") == folder
+        if ours and process.info["cmdline"] and process.info["cmdline"][-2:] == ["mlbench.chain.forkserver", key]:
             found[process.pid] = process.info["ppid"]
     return {pid for pid, parent in found.items() if parent not in found}
 
