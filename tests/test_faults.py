@@ -354,7 +354,7 @@ from mlbench.chain.plan import plan_chain
 from mlbench.chain.proof import keep_source, write_proof
 from mlbench.chain.record import create_run
 from mlbench.chain.report import write_report
-from mlbench.core.checkpoints import Checkpoints
+from mlbench.core.resuming import Checkpoints
 from mlbench.core.errors import MlbenchError
 from mlbench.core.files import sha256_file
 from mlbench.core.progress import log_metrics, report

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 import mlbench.training.compare as compare
-from mlbench.core.checkpoints import Checkpoints, content_key, resumable
 from mlbench.core.errors import UsageError
 from mlbench.core.files import read_json, read_lines
 from mlbench.core.progress import set_sink
+from mlbench.core.resuming import Checkpoints, content_key, resumable
 from mlbench.data.schema import infer_schema
 from mlbench.data.splits import make_folds
 from mlbench.features.plan import make_plan
@@ -259,7 +259,7 @@ def test_nothing_of_a_checkpoint_is_ever_unpickled(tmp_path):
         kept.save("a", {"words": np.array([{"a": 1}], dtype=object)}, {})
     import io
 
-    import mlbench.core.checkpoints as checkpoints
+    import mlbench.core.resuming as checkpoints
 
     out = io.BytesIO()
     np.savez(out, _evil=np.array([print], dtype=object))

@@ -34,7 +34,7 @@ from ..core.show import Facts
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlbench.core.checkpoints import Checkpoints
+    from mlbench.core.resuming import Checkpoints
     from mlbench.problem.problem import Problem
 
 # %% auto #0
@@ -456,7 +456,7 @@ def _facts(self: Stage) -> Facts:
 # %% ../../nbs/92_chain.stage.ipynb #34c2805a
 def _checkpoints(self: Stage) -> Checkpoints:
     "Finished pieces of long work, for a stage that is killed and started again."
-    from mlbench.core.checkpoints import Checkpoints
+    from mlbench.core.resuming import Checkpoints
 
     return Checkpoints(self.run.folder / "checkpoints" / self.name)
 

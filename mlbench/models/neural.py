@@ -15,8 +15,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
-from ..core.checkpoints import InnerPiece, inner_piece
 from ..core.progress import report
+from ..core.resuming import InnerPiece, inner_piece
 
 # %% auto #0
 __all__ = ['Training', 'quiet_torch', 'build_network', 'layers_as_arrays', 'forward', 'softmax', 'train_network',

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.checkpoints import Checkpoints, content_key, resumable
 from ..core.errors import StageError, UsageError
 from ..core.progress import log_metrics, report
+from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.show import Sentence, number
 from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.checkpoints import Checkpoints, content_key, resumable
 from ..core.errors import ArtifactError, DataError, UsageError
 from ..core.files import atomic_path, plain, read_json, sha256_file, write_json
 from ..core.progress import report
+from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.show import Facts, number
 from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan

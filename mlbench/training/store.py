@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checkpoints import Checkpoints
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import sha256_file, sha256_text, stable_json
+from ..core.resuming import Checkpoints
 
 if TYPE_CHECKING:
     import pandas as pd
