@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 IMPORTS = "from mlbench.chain import Stage"
@@ -77,3 +79,25 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text, f"{old!r} is not in {path.name}"
     path.write_text(text.replace(old, new))
+
+
+RUNNER = """
+import json, sys
+import mlbench.chain.cache, mlbench.chain.record
+mlbench.chain.cache.mlbench_source = mlbench.chain.record.mlbench_source = lambda: "m" * 64
+from mlbench.chain import run_chain
+from mlbench.chain.plan import RunOptions
+from mlbench.core.errors import MlbenchError
+given = json.loads(sys.argv[2])
+try:
+    print(run_chain(sys.argv[1], force=given.pop("force", False), options=RunOptions(**given)).folder)
+except MlbenchError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def start(project: Path, **options) -> subprocess.Popen:
+    "Start a run in a process of its own."
+    given = json.dumps(options)
+    return subprocess.Popen([sys.executable, "-c", RUNNER, str(project), given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -45,3 +45,27 @@ def _outside_any_run(monkeypatch):
     "A test never writes into the run or project of the shell that started it."
     for name in MLBENCH_NAMES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def source_held_fixed(monkeypatch):
+    "Whoever edits mlbench while the tests run does not make its results outdated."
+    import mlbench.chain.cache
+    import mlbench.chain.record
+
+    for module in (mlbench.chain.cache, mlbench.chain.record):
+        monkeypatch.setattr(module, "mlbench_source", lambda: "m" * 64)
+
+
+@pytest.fixture
+def say(capsys):
+    "Run a command in this process; gives exit code, standard output, standard error."
+    from mlbench.cli import main
+
+    def run(*words):
+        with pytest.raises(SystemExit) as end:
+            main([str(w) for w in words])
+        out = capsys.readouterr()
+        return end.value.code, out.out, out.err
+
+    return run

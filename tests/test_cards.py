@@ -17,13 +17,10 @@ import pytest
 from chain_project import IMPORTS, edit, make_project, write_notebook
 from nbclient import NotebookClient
 
-import mlbench.chain.cache
-import mlbench.chain.record
 from mlbench.chain import Project, Run, Stage, list_runs, run_chain
 from mlbench.chain.cards import CARD_SCHEMA, CARD_SCHEMA_FILE, PARTS, Card, FinishedCard, card_facts, check_card, read_card
 from mlbench.chain.compare import compare_runs
 from mlbench.chain.report import report_html
-from mlbench.cli.app import main
 from mlbench.core.errors import ArtifactError, StageError, UsageError
 from mlbench.core.files import read_json, read_lines
 from mlbench.core.progress import set_sink
@@ -41,24 +38,7 @@ FULL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _source_held_fixed(monkeypatch):
-    "Whoever edits mlbench while the tests run does not make its results outdated."
-    monkeypatch.setattr(mlbench.chain.cache, "mlbench_source", lambda: "m" * 64)
-    monkeypatch.setattr(mlbench.chain.record, "mlbench_source", lambda: "m" * 64)
-
-
-@pytest.fixture
-def mlb(capsys):
-    "Run a command in this process; gives exit code, standard output, standard error."
-
-    def run(*words):
-        with pytest.raises(SystemExit) as end:
-            main([str(w) for w in words])
-        out = capsys.readouterr()
-        return end.value.code, out.out, out.err
-
-    return run
+pytestmark = pytest.mark.usefixtures("source_held_fixed")
 
 
 def test_the_schema_is_a_file_that_anybody_can_validate_with():
@@ -140,7 +120,7 @@ def running(slow_project):
     assert not failed
 
 
-def test_a_run_that_goes_on_is_seen_in_every_view(running, slow_project, monkeypatch, mlb):
+def test_a_run_that_goes_on_is_seen_in_every_view(running, slow_project, monkeypatch, say):
     monkeypatch.chdir(slow_project)
     deadline = time.monotonic() + 30
     while "04_training" not in running.cards or not running.cards["04_training"]["findings"]:
@@ -152,7 +132,7 @@ def test_a_run_that_goes_on_is_seen_in_every_view(running, slow_project, monkeyp
     told = [e for e in running.events if e["type"] == "card"]
     assert [(e["part"], e["stage"]) for e in told] == [("metric", "04_training"), ("finding", "04_training")]
     assert told[0]["entry"] == {"name": "roc_auc", "value": 0.91, "low": 0.9, "high": 0.92}
-    shown = mlb("show")[1]
+    shown = say("show")[1]
     for words in (
         "running",
         "waiting 3 of 9 (loss 0.25)",
@@ -162,10 +142,10 @@ def test_a_run_that_goes_on_is_seen_in_every_view(running, slow_project, monkeyp
         "1 of 3 stages are done; 04_training runs since",
     ):
         assert words in shown
-    assert mlb("report")[0] == 0
+    assert say("report")[0] == 0
     page = (running.folder / "report.html").read_text()
     assert "this report is partial" in page and "04_training is running" in page and "what it has come to so far" in page and "few rows" in page
-    assert "roc_auc" in mlb("runs")[1]
+    assert "roc_auc" in say("runs")[1]
     assert report_html(running) and compare_runs(running, running).metrics
     following = subprocess.Popen([sys.executable, "-m", "mlbench", "show", "--follow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert following.stdout.readline().startswith("▶  01_problem")
@@ -178,7 +158,7 @@ def test_a_run_that_goes_on_is_seen_in_every_view(running, slow_project, monkeyp
     assert ": done" in out and lines[-1].endswith(running.id)
 
 
-def test_the_card_of_a_stage_that_fails_holds_all_that_it_found(tmp_path, mlb):
+def test_the_card_of_a_stage_that_fails_holds_all_that_it_found(tmp_path, say):
     project = make_project(tmp_path / "small")
     burst = "for n in range(300):\n    stage.metric(f'm{n}', n)\n1 / 0"
     edit(project / "04_training.ipynb", '"train = stage.load(', f'"{json.dumps(burst)[1:-1]}\\ntrain = stage.load(')
@@ -186,7 +166,7 @@ def test_the_card_of_a_stage_that_fails_holds_all_that_it_found(tmp_path, mlb):
         run_chain(project)
     run = list_runs(project)[0]
     assert len(run.cards["04_training"]["metrics"]) == 300 and not run.cards["04_training"]["complete"]
-    assert "04_training (so far)" in mlb("show", run.folder)[1]
+    assert "04_training (so far)" in say("show", run.folder)[1]
     assert "04_training" not in run.manifests and report_html(run)
     (project / "04_training.ipynb").write_text((make_project(tmp_path / "whole") / "04_training.ipynb").read_text())
     done = run_chain(project)
@@ -237,7 +217,7 @@ def test_by_hand_a_complete_card_stays_until_its_first_output_is_replaced(tmp_pa
         set_sink(None)
 
 
-def test_each_view_refuses_a_card_that_does_not_fit_and_says_where(tmp_path, monkeypatch, mlb):
+def test_each_view_refuses_a_card_that_does_not_fit_and_says_where(tmp_path, monkeypatch, say):
     project = make_project(tmp_path / "small")
     run = run_chain(project)
     card = run.stage_folder("05_evaluation") / "card.json"
@@ -247,10 +227,10 @@ def test_each_view_refuses_a_card_that_does_not_fit_and_says_where(tmp_path, mon
             ArtifactError, match=r"(?s)05_evaluation/card.json is not a card.*metrics\[0\] has an unknown 'worth'.*mlbench run --from 05_evaluation"
         ):
             view()
-    code, _, told = mlb("show", run.folder)
+    code, _, told = say("show", run.folder)
     assert code == ArtifactError.exit_code and "is not a card" in told and "unknown 'worth'" in told
     monkeypatch.chdir(project)
-    code, listed, _ = mlb("runs")
+    code, listed, _ = say("runs")
     assert code == 0 and "a card does not fit" in listed
     card.write_text("{")
     with pytest.raises(ArtifactError, match="is not a card"):

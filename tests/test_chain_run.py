@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chain_project import edit, make_project, write_notebook
+from chain_project import edit, make_project, start, write_notebook
 
 import mlbench.chain.cache
 import mlbench.chain.record
@@ -23,25 +22,7 @@ from mlbench.core.errors import ArtifactError, GateRefused, StageError, UsageErr
 from mlbench.core.files import read_json
 
 VOLATILE = {"timings"}
-RUNNER = """
-import sys
-import mlbench.chain.cache, mlbench.chain.record
-mlbench.chain.cache.mlbench_source = mlbench.chain.record.mlbench_source = lambda: "m" * 64
-from mlbench.chain import run_chain
-from mlbench.core.errors import MlbenchError
-try:
-    print(run_chain(sys.argv[1]).folder)
-except MlbenchError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
-
-
-@pytest.fixture(autouse=True)
-def _source_held_fixed(monkeypatch):
-    "Whoever edits mlbench while the tests run does not make its results outdated."
-    monkeypatch.setattr(mlbench.chain.cache, "mlbench_source", lambda: "m" * 64)
-    monkeypatch.setattr(mlbench.chain.record, "mlbench_source", lambda: "m" * 64)
+pytestmark = pytest.mark.usefixtures("source_held_fixed")
 
 
 @pytest.fixture(scope="session")
@@ -214,10 +195,6 @@ def test_other_ways_to_end(tmp_path, source, kind, words):
     assert "hunter2" not in json.dumps([c.get("outputs") for c in cells]) and "hunter2" not in (run.folder / "events.jsonl").read_text()
 
 
-def _start(project: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", RUNNER, str(project)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def _wait_for(project: Path, wanted, seconds: float = 40) -> dict:
     "Wait for an event of the newest run."
     deadline = time.monotonic() + seconds
@@ -247,7 +224,7 @@ def _slow(project: Path) -> None:
 def test_killed_in_the_middle_it_goes_on_with_the_same_artifacts(project):
     expected = artifacts(list_runs(project)[0])
     _slow(project)
-    first = _start(project)
+    first = start(project)
     kernel = _wait_for(project, lambda e: e["type"] == "kernel_started" and e["stage"] == "04_training")
     _wait_for(project, lambda e: e["type"] == "cell_started" and e["stage"] == "04_training" and e["cell"] == 4)
     first.kill()
@@ -266,7 +243,7 @@ def test_killed_in_the_middle_it_goes_on_with_the_same_artifacts(project):
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_kernel_and_run(tmp_path, sign, code):
     project = only_stage(tmp_path / "p", "import subprocess, time\nchild = subprocess.Popen(['sleep', '60'])\nprint(child.pid, flush=True)", "time.sleep(60)")
-    runner = _start(project)
+    runner = start(project)
     kernel = _wait_for(project, lambda e: e["type"] == "kernel_started")
     _wait_for(project, lambda e: e["type"] == "cell_started" and e["cell"] == 5)
     child = next(c.pid for c in psutil.Process(kernel["pid"]).children() if "sleep" in c.name())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlbench.cli import doctor
-from mlbench.cli.app import app, commands, main, typed_parameters
+from mlbench.cli.app import app, commands, typed_parameters
 from mlbench.cli.live import Watch, duration, progress_text
 from mlbench.core.errors import UsageError
 from mlbench.core.files import read_yaml, write_json
@@ -47,19 +47,6 @@ def project(tmp_path, monkeypatch):
     notebook(shop / "02_look.ipynb", "share: float = 0.5  # of the rows [0..1]", opened.format("02_look", "reads=['ages'], writes=['seen']"),
              "stage.save('seen', {'n': len(stage.load('ages')), 'share': share})", "stage.close()")  # fmt: skip
     return shop
-
-
-@pytest.fixture
-def say(capsys):
-    "Run a command in this process; gives exit code, standard output, standard error."
-
-    def run(*words):
-        with pytest.raises(SystemExit) as end:
-            main([str(w) for w in words])
-        out = capsys.readouterr()
-        return end.value.code, out.out, out.err
-
-    return run
 
 
 def test_every_command_has_help_with_an_example(say):

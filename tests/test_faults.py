@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from chain_project import edit, make_project, write_notebook
+from chain_project import edit, make_project, start, write_notebook
+from rights import as_nobody
 
 import mlbench.chain.cache
 import mlbench.chain.record
@@ -27,36 +28,10 @@ from mlbench.chain.run import process_alive
 from mlbench.core.errors import MlbenchError, StageError
 from mlbench.core.files import NotWritable, read_json, sha256_file
 
-RUNNER = """
-import json, sys
-import mlbench.chain.cache, mlbench.chain.record
-mlbench.chain.cache.mlbench_source = mlbench.chain.record.mlbench_source = lambda: "m" * 64
-from mlbench.chain import run_chain
-from mlbench.chain.plan import RunOptions
-from mlbench.core.errors import MlbenchError
-given = json.loads(sys.argv[2])
-try:
-    print(run_chain(sys.argv[1], force=given.pop("force", False), options=RunOptions(**given)).folder)
-except MlbenchError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
-
 
 @pytest.fixture(autouse=True)
-def _source_held_fixed(monkeypatch):
-    "Whoever edits mlbench while the tests run does not make its results outdated."
-    for name in ("MLBENCH_RUN", "MLBENCH_STAGE", "MLBENCH_PROJECT", "MLBENCH_PARAMETERS"):
-        monkeypatch.delenv(name, raising=False)
+def _quick(source_held_fixed, monkeypatch):
     monkeypatch.setenv("MLBENCH_FORK_SERVER", "0")  # these kernels import next to nothing
-    monkeypatch.setattr(mlbench.chain.cache, "mlbench_source", lambda: "m" * 64)
-    monkeypatch.setattr(mlbench.chain.record, "mlbench_source", lambda: "m" * 64)
-
-
-def start(project: Path, **options) -> subprocess.Popen:
-    "Start a run in a process of its own."
-    given = json.dumps(options)
-    return subprocess.Popen([sys.executable, "-c", RUNNER, str(project), given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(condition, what: str, seconds: float = 60):
@@ -490,30 +465,8 @@ def artifacts(run: Run) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------- no rights
 
 
-def as_nobody(work) -> str:
-    "Do something as a user who owns nothing here; gives what it raised."
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            work()
-            os.write(writing, b"nothing was raised")
-        except BaseException as error:
-            os.write(writing, f"{type(error).__name__} {getattr(error, 'exit_code', '')}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    os.waitpid(child, 0)
-    said = os.read(reading, 4000).decode()
-    os.close(reading)
-    return said
-
-
 def test_a_project_that_may_not_be_written(tmp_path):
+    run_chain(only_stage(tmp_path / "first", "stage.close()"))  # nobody may not even read the interpreter's modules: now they are loaded
     project = only_stage(tmp_path / "p", "stage.close()")
     for folder in (tmp_path, *tmp_path.parents[:2], project):
         folder.chmod(0o755)
