@@ -136,13 +136,17 @@ def _run_cell(self: Client, index: int) -> None:
     deadline, what, limit = min(limits, default=(float("inf"), "", 0.0))
     reply = self.listen(request, deadline)
     if reply is None:
-        self.manager.interrupt()
-        reply = self.listen(request, time.monotonic() + 2.0)
-        self.idle = reply is not None
-        traceback = "\n".join((reply or {}).get("traceback") or [])
-        raise TookTooLong(what, limit, *execution.place(), without_colours(traceback))
+        raise TookTooLong(what, limit, *execution.place(), _interrupted(self, request))
     cell["execution_count"] = reply.get("execution_count")
     _judge(self, reply)
+
+
+def _interrupted(self: Client, request: str) -> str:
+    "Interrupt the cell; its traceback, empty where the interruption met the kernel's own code and the reply was lost."
+    self.manager.interrupt()
+    reply = self.listen(request, time.monotonic() + 2.0)
+    self.idle = reply is not None or self.listen(self.ask("kernel_info_request"), time.monotonic() + 2.0) is not None
+    return without_colours("\n".join((reply or {}).get("traceback") or []))
 
 
 def _judge(self: Client, reply: Mapping[str, Any]) -> None:
