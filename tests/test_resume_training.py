@@ -117,14 +117,14 @@ def test_an_estimator_with_other_parameters_or_without_a_file_is_not_taken_for_t
     from sklearn.linear_model import LogisticRegression
 
     def spec(C):
-        return ModelSpec("linear", "linear", "linear", 2, "", "", lambda task, seed, n_jobs, columns: LogisticRegression(C=C))
+        return ModelSpec("linear", "linear", "linear", 2, "", "", lambda given: LogisticRegression(C=C))
 
     kept = Checkpoints(tmp_path / "kept")
     weak, strong = case.compare([spec(0.001)], checkpoints=kept), case.compare([spec(10.0)], checkpoints=kept)
     assert len(fits) == 6 and not np.array_equal(weak.oof["linear"], strong.oof["linear"])
     space = {"__name__": "typed_in"}
     exec("from sklearn.linear_model import LogisticRegression\nclass Typed(LogisticRegression):\n    pass", space)
-    typed = ModelSpec("linear", "linear", "linear", 2, "", "", lambda *wanted: space["Typed"]())
+    typed = ModelSpec("linear", "linear", "linear", 2, "", "", lambda given: space["Typed"]())
     for _ in range(2):
         case.compare([typed], checkpoints=kept)
     assert len(fits) == 12 and len(list((tmp_path / "kept").iterdir())) == 6
@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_left_out_with_a_note_and_fitted_again(case, fit
 
 
 def test_a_failure_is_tried_again_and_a_full_folder_ends_nothing(case, fits, tmp_path):
-    def broken(task, seed, n_jobs, columns):
+    def broken(given):
         raise ValueError("no licence")
 
     bad = ModelSpec("linear", "linear", "linear", 2, "", "", broken)

@@ -204,7 +204,7 @@ def test_the_same_model_in_another_process_is_the_same_file(tmp_path):
     assert save_two(tmp_path / "here") == [sha256_path(tmp_path / "there" / name) for name in ("hist_gradient_boosting", "mlp")]
 
 
-def broken(task, seed, n_jobs, columns):
+def broken(given):
     raise ValueError("this one is broken")
 
 

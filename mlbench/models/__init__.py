@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "TorchMLPClassifier": "mlbench.models.neural",
         "TorchMLPRegressor": "mlbench.models.neural",
         "ModelSpec": "mlbench.models.registry",
+        "Setting": "mlbench.models.registry",
         "candidates": "mlbench.models.registry",
         "model_spec": "mlbench.models.registry",
     },
