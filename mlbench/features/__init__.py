@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "FeatureColumn": "mlbench.features.plan",
         "FeatureOptions": "mlbench.features.plan",
         "FeaturePlan": "mlbench.features.plan",
+        "category_positions": "mlbench.features.plan",
         "feature_table": "mlbench.features.plan",
         "make_plan": "mlbench.features.plan",
         "FittedFeatures": "mlbench.features.preview",

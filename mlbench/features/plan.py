@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['STYLES', 'TREE_CATEGORIES', 'UNUSED_KINDS', 'TIME_PARTS', 'WIDE', 'FeatureOptions', 'FeatureColumn', 'column_roles',
-           'FeaturePlan', 'make_plan', 'feature_table']
+           'FeaturePlan', 'make_plan', 'feature_table', 'category_positions']
 
 # %% ../../nbs/34_features.plan.ipynb #e9a5ea30
-STYLES = ("trees", "linear")
+STYLES = ("trees", "linear", "native")
 TREE_CATEGORIES = 250  # ordinal codes that a tree is given at most: what histogram boosting can tell apart
 
 
@@ -157,6 +157,8 @@ def _category_steps(style: str, options: FeatureOptions, sparse: bool) -> Any:
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
     rare = options.rare_share or None
+    if style == "native":
+        return Pipeline([("fill", FillText()), ("codes", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1))])
     if style == "trees":
         most = max(TREE_CATEGORIES, options.max_categories)
         codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, min_frequency=rare, max_categories=most)
@@ -173,14 +175,12 @@ def _width(plan: FeaturePlan, style: str) -> int:
     "About how many columns the models will see; marks of missing values are not counted."
     per_column = {"numeric": 1, "date": len(PARTS), "text": plan.options.max_words}
     spread = plan.options.max_categories
-    return sum(
-        per_column.get(c.kind) or (1 if style == "trees" else min(c.unique + 1, spread)) for c in plan.columns if c.use
-    )
+    return sum(per_column.get(c.kind) or (min(c.unique + 1, spread) if style == "linear" else 1) for c in plan.columns if c.use)
 
 # %% ../../nbs/34_features.plan.ipynb #f9fc9fb4
 def _transformer(
     self: FeaturePlan,
-    style: str,  # "trees" or "linear"
+    style: str,  # "trees", "linear" or "native"
 ) -> ColumnTransformer:  # not fitted; takes a canonical frame with at least the columns `inputs`
     "The scikit-learn transformer of this plan; raises `UsageError` for an unknown style."
     from sklearn.compose import ColumnTransformer
@@ -193,7 +193,7 @@ def _transformer(
         ("numeric", _number_steps(style, self.options), self.of_kind("numeric")),
         ("date", _date_steps(style, self.options, PARTS), dates),
         ("time", _date_steps(style, self.options, TIME_PARTS), [n for n in self.of_kind("date") if n == self.time]),
-        ("category", _category_steps(style, self.options, wide), self.of_kind("categorical", "boolean")),
+        ("native" if style == "native" else "category", _category_steps(style, self.options, wide), self.of_kind("categorical", "boolean")),
         *((f"text_{i}", WordWeights(self.options.max_words), [name]) for i, name in enumerate(self.of_kind("text"))),
     ]
     blocks = [b for b in blocks if b[2]]
@@ -238,14 +238,21 @@ def _plan_summary(self: FeaturePlan) -> str:
 
 def _plan_to_dict(self: FeaturePlan) -> dict[str, Any]:
     "Plain values that JSON can hold."
-    return {"columns": [asdict(c) for c in self.columns], "options": asdict(self.options), "time": self.time, "version": self.version}
+    return {
+        "columns": [asdict(c) for c in self.columns],
+        "options": asdict(self.options),
+        "time": self.time,
+        "target": self.target,
+        "task": self.task,
+        "version": self.version,
+    }
 
 
 def _plan_from_dict(cls: type[FeaturePlan], record: dict[str, Any]) -> FeaturePlan:
     "The plan that `to_dict` gave."
     known = {f.name for f in fields(FeatureOptions)}
     options = FeatureOptions(**{k: v for k, v in record["options"].items() if k in known})
-    return cls([FeatureColumn(**c) for c in record["columns"]], options, record.get("time"))
+    return cls([FeatureColumn(**c) for c in record["columns"]], options, record.get("time"), record.get("target"), record.get("task"))
 
 # %% ../../nbs/34_features.plan.ipynb #0bf9c7fe
 @dataclass
@@ -255,6 +262,8 @@ class FeaturePlan:
     columns: list[FeatureColumn]
     options: FeatureOptions = field(default_factory=FeatureOptions)
     time: str | None = None  # the column that orders the rows
+    target: str | None = None  # the column to predict
+    task: str | None = None  # binary, multiclass or regression; means of the target depend on it
     transformer = _transformer
     describe = _describe
     summary = _plan_summary
@@ -270,7 +279,7 @@ class FeaturePlan:
     @property
     def version(self) -> str:
         "Hash of the content: the same plan has the same version."
-        return sha256_text(stable_json([[asdict(c) for c in self.columns], asdict(self.options), self.time]))[:16]
+        return sha256_text(stable_json([[asdict(c) for c in self.columns], asdict(self.options), self.time, self.task]))[:16]
 
     def of_kind(self, *kinds: str) -> list[str]:
         "Used columns of these kinds, in the order of the table."
@@ -301,7 +310,7 @@ def make_plan(
     if not any(c.use for c in columns):
         reasons = "; ".join(f"{c.name}: {c.reason}" for c in columns[:8])
         raise DataError(f"No column is left to learn from ({reasons}). Take some out of exclude or columns.ignore, or correct columns.kinds.")
-    return FeaturePlan(columns, options, time)
+    return FeaturePlan(columns, options, time, problem.target, problem.task)
 
 # %% ../../nbs/34_features.plan.ipynb #5a368cb6
 def _category_names(encoder: Any, names: list[str]) -> list[tuple[str, str]]:
@@ -336,10 +345,18 @@ def feature_table(
         elif block in ("date", "time"):
             parts = steps.named_steps["parts"].parts
             pairs += _filled_names(steps, [(f"{n}:{p}", n) for n in names for p in parts])
-        elif block == "category" and "codes" in steps.named_steps:
+        elif block == "native" or block == "category" and "codes" in steps.named_steps:
             pairs += [(n, n) for n in names]
         elif block == "category":
             pairs += _category_names(steps.named_steps["one_hot"], list(names))
         else:
             pairs += [(f, names[0]) for f in steps.get_feature_names_out(names)]
     return pd.DataFrame(pairs, columns=["feature", "column"])
+
+# %% ../../nbs/34_features.plan.ipynb #bc0d1b9f
+def category_positions(
+    transformer: ColumnTransformer,  # fitted, from `FeaturePlan.transformer`
+) -> tuple[int, ...]:  # positions of the features that are codes of categories
+    "Which features of the style `native` are codes."
+    places = transformer.output_indices_.get("native", slice(0, 0))
+    return tuple(range(places.start, places.stop))

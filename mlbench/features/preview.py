@@ -14,9 +14,10 @@ import pandas as pd
 from ..core.errors import UsageError, did_you_mean
 from ..core.plots import GOOD, MUTED, figure_layout
 from ..core.show import Sentence, number, percent, plural
-from ..data.schema import Schema, conform
+from ..data.schema import Schema, canonical_text, conform
 from .plan import FeaturePlan, feature_table
 from .text import filled_text, words_of
+from ..problem.target import class_names
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -47,16 +48,28 @@ class FittedFeatures:
         return pd.DataFrame(part, columns=list(self.names["feature"].iloc[at]))
 
 
+def _target_of(plan: FeaturePlan, frame: pd.DataFrame) -> np.ndarray | None:
+    "Numbers or class codes of the target, for the steps that learn from it; None where the frame has no target."
+    if plan.target is None or plan.target not in frame:
+        return None
+    if plan.task == "regression":
+        return pd.to_numeric(frame[plan.target]).to_numpy(dtype=np.float64)
+    names = class_names(frame[plan.target])
+    return canonical_text(frame[plan.target]).map({c: k for k, c in enumerate(names)}).to_numpy(dtype=np.int64)
+
+
 def fit_features(
     plan: FeaturePlan,  # what each column becomes
-    frame: pd.DataFrame,  # raw training rows
+    frame: pd.DataFrame,  # raw training rows, with the target
     schema: Schema,  # the columns' kinds
-    style: str = "linear",  # "trees" or "linear"
+    style: str = "linear",  # "trees", "linear" or "native"
 ) -> FittedFeatures:
     "Fit the plan's transformer on an even sample of the rows."
-    rows = conform(frame.iloc[:: max(1, -(-len(frame) // ROWS))], schema, plan.inputs)
+    sample = frame.iloc[:: max(1, -(-len(frame) // ROWS))]
+    sample = sample[sample[plan.target].notna()] if plan.target in sample else sample
+    rows, y = conform(sample, schema, plan.inputs), _target_of(plan, sample)
     transformer = plan.transformer(style)
-    matrix = transformer.fit_transform(rows)
+    matrix = transformer.fit_transform(rows, y)
     return FittedFeatures(plan, style, rows, matrix, feature_table(transformer))
 
 # %% ../../nbs/36_features.preview.ipynb #e6698bfb
@@ -114,7 +127,7 @@ def _seen_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, st
     import plotly.graph_objects as go
 
     features = fitted.of_column(column)
-    if kind == "date" and fitted.style == "trees":
+    if kind == "date" and fitted.style != "linear":
         labels, counts = _date_bars(features, column)
         return go.Bar(x=labels, y=counts, marker_color=GOOD, name="what models see"), "month and weekday"
     if kind == "text":
@@ -126,7 +139,7 @@ def _seen_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, st
         names = [str(i).split(" = ", 1)[-1][:24] for i in sums.index]
         return go.Bar(x=names, y=sums.to_numpy(), marker_color=GOOD, name="what models see"), "feature"
     values = features.iloc[:, -1] if kind == "date" else features.iloc[:, 0]
-    axis = {"trees": "number, as it is", "linear": "standard deviations from the mean"}[fitted.style]
+    axis = "standard deviations from the mean" if fitted.style == "linear" else "number, as it is"
     axis = "code (-1: never seen)" if kind in ("categorical", "boolean") else axis
     return go.Histogram(x=values.dropna(), marker_color=GOOD, nbinsx=40, name="what models see"), axis
 
@@ -137,12 +150,12 @@ def _finding(fitted: FittedFeatures, column: str, kind: str) -> str:
     hole = f"; {percent(missing)} is missing" if missing else ""
     if kind in ("categorical", "boolean"):
         distinct = plural(int(fitted.rows[column].nunique()), "category", "categories")
-        return f"{column}: {distinct} become " + ("one code" if fitted.style == "trees" else plural(features.shape[1], "feature")) + hole
+        return f"{column}: {distinct} become " + ("one code" if fitted.style != "linear" else plural(features.shape[1], "feature")) + hole
     if kind == "text":
         return f"{column}: texts become weights of {plural(features.shape[1], 'word')}{hole}"
     if kind == "date":
         return f"{column}: dates become {plural(features.shape[1], 'number')}{hole}"
-    if fitted.style == "trees":
+    if fitted.style != "linear":
         return f"{column}: numbers stay as they are" + (f"; {percent(missing)} is missing and stays so" if missing else "")
     return f"{column}: numbers are scaled" + (f"; {percent(missing)} is missing and gets the median" if missing else "")
 
