@@ -5,6 +5,8 @@
 # %% ../../nbs/70_deployment.graph.ipynb #b9128542
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ import numpy as np
 from ..core.errors import ExportError
 
 # %% auto #0
-__all__ = ['KINDS', 'Converter', 'CONVERTERS', 'OPSETS', 'IR_VERSION', 'Block', 'tensor', 'type_key', 'converts', 'Graph']
+__all__ = ['KINDS', 'Converter', 'CONVERTERS', 'TRANSLATORS', 'OPSETS', 'IR_VERSION', 'Block', 'tensor', 'type_key', 'converts',
+           'converter_of', 'Graph']
 
 # %% ../../nbs/70_deployment.graph.ipynb #1de660d0
 KINDS = ("number", "text", "date")  # what a block may hold; a date is a number of seconds since 1970-01-01, UTC
@@ -81,9 +84,13 @@ def _node(
     "Add one operation."
     from onnx import helper
 
-    names = [self.name(op) for _ in range(outputs)]
-    self.nodes.append(helper.make_node(op, list(inputs), names, domain=domain, **attributes))
-    return names[0]
+    wanted = helper.make_node(op, list(inputs), [], domain=domain, **attributes)
+    content = hashlib.sha256(wanted.SerializeToString(deterministic=True)).digest()
+    if content not in self.made:
+        names = [self.name(op) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, domain=domain, **attributes))
+        self.made[content] = names[0]
+    return self.made[content]
 
 # %% ../../nbs/70_deployment.graph.ipynb #3de177bd
 def tensor(
@@ -147,6 +154,7 @@ def _full(
 # %% ../../nbs/70_deployment.graph.ipynb #3044c01b
 Converter = Callable[["Graph", Any, "list[Block]"], "list[Block]"]
 CONVERTERS: dict[str, Converter] = {}
+TRANSLATORS = ("steps", "onnx")  # modules that hold converters
 
 
 def type_key(
@@ -174,6 +182,15 @@ def _where(self: Graph) -> str:
     return " > ".join(self.trail) or "The model"
 
 
+def converter_of(
+    step: Any,  # a fitted step
+) -> Converter | None:  # None when nobody has taught mlbench this type
+    "The function that translates a step; the notebooks that hold such functions are opened when they are first needed."
+    for module in [] if type_key(step) in CONVERTERS else TRANSLATORS:
+        importlib.import_module(f"mlbench.deployment.{module}")
+    return CONVERTERS.get(type_key(step))
+
+
 def _convert(
     self: Graph,
     step: Any,  # a fitted transformer or estimator
@@ -182,10 +199,11 @@ def _convert(
 ) -> list[Block]:  # what it gives
     "Translate one step; `ExportError` names the step that has no translation."
     self.trail.append(f"{name} ({type(step).__name__})" if name else type(step).__name__)
-    if type_key(step) not in CONVERTERS:
+    converter = converter_of(step)
+    if converter is None:
         known = ", ".join(sorted(k.split(".")[1] for k in CONVERTERS))
         raise ExportError(f"{self.where()} cannot be written as ONNX: there is no converter for {type_key(step)}. There is one for {known}.")
-    given = CONVERTERS[type_key(step)](self, step, blocks)
+    given = converter(self, step, blocks)
     self.steps.append((" > ".join(self.trail), step, given))
     self.trail.pop()
     return given
@@ -223,6 +241,7 @@ class Graph:
     nodes: list[Any] = field(default_factory=list)
     initializers: list[Any] = field(default_factory=list)
     known: dict[Any, str] = field(default_factory=dict)  # content of a constant -> its name
+    made: dict[bytes, str] = field(default_factory=dict)  # content of a node -> its first output
     trail: list[str] = field(default_factory=list)  # steps being translated now
     steps: list[tuple[str, Any, list[Block]]] = field(default_factory=list)  # what was translated, and to what
     count: int = 0

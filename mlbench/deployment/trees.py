@@ -15,7 +15,7 @@ from ..core.errors import ExportError
 from .graph import Block, Graph, tensor
 
 # %% auto #0
-__all__ = ['Tree', 'walk', 'ensemble', 'histogram_trees', 'lightgbm_trees']
+__all__ = ['Tree', 'walk', 'ensemble', 'single_precision', 'histogram_trees', 'lightgbm_trees']
 
 # %% ../../nbs/70_deployment.trees.ipynb #189f78a8
 @dataclass(frozen=True)
@@ -85,6 +85,22 @@ def ensemble(
     lists |= {"n_targets": len(start), "aggregate_function": 1, "post_transform": 0}
     total = graph.node("TreeEnsemble", block.tensor, domain="ai.onnx.ml", **lists)
     return Block(graph.node("Add", total, graph.constant(start)), "number", len(start))
+
+# %% ../../nbs/70_deployment.trees.ipynb #f936d538
+def single_precision(
+    threshold: np.ndarray,  # what rounded values are compared with
+    strict: bool = False,  # the tree asks whether a value is below, not at most
+) -> np.ndarray:  # doubles: a value is at most this exactly where its rounded form passes
+    "Thresholds for doubles that part them as single precision would."
+    wanted = np.asarray(threshold, np.float64)
+    with np.errstate(over="ignore"):
+        near = wanted.astype(np.float32)
+        passes = near < wanted if strict else near <= wanted
+        last = np.where(passes, near, np.nextafter(near, np.float32(-np.inf)))  # the last single that passes
+        after = np.nextafter(last, np.float32(np.inf))
+        middle = (np.clip(last.astype(float), -(2.0**128), 2.0**128) + np.clip(after.astype(float), -(2.0**128), 2.0**128)) / 2
+        kept = np.where(middle.astype(np.float32) == last, middle, np.nextafter(middle, -np.inf))
+    return np.where(np.isposinf(last), np.inf, kept)
 
 # %% ../../nbs/70_deployment.trees.ipynb #ea2be494
 def _from_nodes(nodes: Any, target: int) -> Tree:
