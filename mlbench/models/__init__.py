@@ -17,5 +17,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Setting": "mlbench.models.registry",
         "candidates": "mlbench.models.registry",
         "model_spec": "mlbench.models.registry",
+        "Dimension": "mlbench.models.spaces",
+        "own_space": "mlbench.models.spaces",
+        "space": "mlbench.models.spaces",
+        "space_table": "mlbench.models.spaces",
     },
 )
