@@ -43,7 +43,7 @@ class _Fold:
         "Matrices of the training and the test rows."
         if style not in self._made:
             transformer = self.plan.transformer(style)
-            self._made[style] = (transformer.fit_transform(self.rows_train), transformer.transform(self.rows_test))
+            self._made[style] = (transformer.fit_transform(self.rows_train, self.y_train), transformer.transform(self.rows_test))
         return self._made[style]
 
 
