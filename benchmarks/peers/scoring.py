@@ -1,0 +1,162 @@
+"""How `quality.py` turns predictions into scores, ranks and sentences. Plain numpy, nothing of mlbench.
+
+Every score that ranks is a loss: smaller is better. Rows keep their own losses, so that two systems are compared row by row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+HEADLINE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+SECOND = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "mae"}
+HIGHER = ("roc_auc", "accuracy")  # the second metrics of which more is better
+FLOOR = 1e-6  # a probability below it counts as it: nobody loses a table by one row that was called impossible
+WORST = -1.0  # the least normalised score, so that one disaster does not decide a mean
+SURE = 0.95  # of the bootstrap's differences
+
+
+@dataclass
+class Outcome:
+    "One system on one table."
+
+    system: str
+    score: float  # headline loss; inf when it failed
+    second: float = float("nan")
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0))  # loss of each test row
+    fit: float = float("nan")  # seconds
+    predict: float = float("nan")  # seconds
+    memory: float = float("nan")  # MB, most of the process tree at once
+    note: str = ""  # why it failed, or what it said
+
+    @property
+    def failed(self) -> bool:
+        "Whether there is no prediction to score."
+        return not np.isfinite(self.score)
+
+
+def shares(p: np.ndarray) -> np.ndarray:
+    "Probabilities that sum to 1 and are never below the floor."
+    clipped = np.clip(np.nan_to_num(np.asarray(p, dtype=float), nan=0.0), FLOOR, 1.0)
+    return clipped / clipped.sum(axis=1, keepdims=True)
+
+
+def row_losses(task: str, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    "Of each row: minus the logarithm of the true class's probability (y: codes), or the squared error."
+    if task == "regression":
+        return (np.asarray(y, dtype=float) - np.asarray(predicted, dtype=float)) ** 2
+    return -np.log(shares(predicted)[np.arange(len(y)), np.asarray(y, dtype=int)])
+
+
+def of_rows(task: str, rows: np.ndarray) -> float:
+    "The headline loss from the losses of the rows: their mean, for a regression the root of it."
+    mean = float(rows.mean())
+    return mean**0.5 if task == "regression" else mean
+
+
+def area(y: np.ndarray, p: np.ndarray) -> float:
+    "ROC AUC of scores, ties counted half."
+    from scipy.stats import rankdata
+
+    hits = np.asarray(y) == 1
+    n, m = int(hits.sum()), int((~hits).sum())
+    return float((rankdata(p)[hits].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+
+
+def second_score(task: str, y: np.ndarray, predicted: np.ndarray) -> float:
+    "The metric that is printed beside the headline."
+    if task == "binary":
+        return area(y, predicted[:, 1])
+    if task == "multiclass":
+        return float((np.asarray(predicted).argmax(axis=1) == y).mean())
+    return float(np.abs(np.asarray(y, dtype=float) - predicted).mean())
+
+
+def constant(task: str, train: np.ndarray, rows: int, classes: int = 0) -> np.ndarray:
+    "What the constant predictor says of some rows: the shares of the training classes, or the mean."
+    if task == "regression":
+        return np.full(rows, float(np.mean(train)))
+    counts = np.bincount(np.asarray(train, dtype=int), minlength=classes)
+    return np.tile(counts / counts.sum(), (rows, 1))
+
+
+def normalised(score: float, least: float, best: float) -> float:
+    "0 for the loss of the constant predictor, 1 for the best system's; 0 for a failure and for all where nobody beats the constant."
+    if not np.isfinite(score) or best >= least:
+        return 0.0
+    return max((least - score) / (least - best), WORST)
+
+
+def ranks(scores: dict[str, float]) -> dict[str, float]:
+    "1 for the smallest loss; equals share the mean of their ranks; failures share the last ones."
+    from scipy.stats import rankdata
+
+    return dict(zip(scores, (float(r) for r in rankdata(np.array([s if np.isfinite(s) else np.inf for s in scores.values()])))))
+
+
+def shortfall(score: float, other: float, least: float) -> float:
+    "By how much a loss is worse than another's, as a share of the other's gap to the constant predictor; below 0 where it is better."
+    if not np.isfinite(other):
+        return -np.inf if np.isfinite(score) else 0.0
+    gap = least - other
+    if gap <= 0:  # the other is no better than the constant predictor: being worse than that counts in full
+        return float(np.sign(score - other)) if np.isfinite(score) else np.inf
+    return (score - other) / gap
+
+
+def difference(task: str, a: np.ndarray, b: np.ndarray, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    "The middle 95% of the loss of a minus that of b, rows drawn with replacement (Efron, 1979), the same rows for both."
+    rng, n = np.random.default_rng(seed), len(a)
+    found = np.empty(draws)
+    for start in range(0, draws, 200):
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=min(200, draws - start)) / n
+        means = weights @ np.stack([a, b], axis=1)
+        ends = np.sqrt(means) if task == "regression" else means
+        found[start : start + len(ends)] = ends[:, 0] - ends[:, 1]
+    low, high = np.quantile(found, [(1 - SURE) / 2, (1 + SURE) / 2])
+    return float(low), float(high)
+
+
+def within_noise(task: str, outcome: Outcome, best: Outcome) -> bool:
+    "Whether the bootstrap cannot tell a system from the best one of the table."
+    if outcome.failed:
+        return False
+    return outcome.system == best.system or difference(task, outcome.rows, best.rows)[0] <= 0
+
+
+def of_table(task: str, found: list[Outcome], least: float) -> list[dict[str, Any]]:
+    "A line per system, best first: rank, normalised score, whether it is within noise of the best."
+    if not found:
+        return []
+    best = min(found, key=lambda o: o.score)
+    places = ranks({o.system: o.score for o in found})
+    catboost = next((o.score for o in found if o.system == "catboost"), np.nan)
+    lines = []
+    for o in sorted(found, key=lambda o: o.score):
+        line = {"system": o.system, "rank": places[o.system], "normalised": normalised(o.score, least, best.score), "near": within_noise(task, o, best)}
+        lines.append(line | {"shortfall": np.nan if np.isnan(catboost) else shortfall(o.score, catboost, least)})
+    return lines
+
+
+def summary(tables: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    "Over the tables that every system has: means of rank and normalised score, how often near the best, the worst shortfall behind CatBoost."
+    systems = list(dict.fromkeys(line["system"] for lines in tables.values() for line in lines))
+    shared = {name: lines for name, lines in tables.items() if {line["system"] for line in lines} == set(systems)}
+    made = []
+    for system in systems:
+        mine = {name: next(line for line in lines if line["system"] == system) for name, lines in shared.items()}
+        if not mine:
+            continue
+        behind = {name: line["shortfall"] for name, line in mine.items() if not np.isnan(line["shortfall"])}
+        worst = max(behind, key=lambda n: behind[n]) if behind else ""
+        made.append({
+            "system": system, "tables": len(mine),
+            "rank": float(np.mean([line["rank"] for line in mine.values()])),
+            "normalised": float(np.mean([line["normalised"] for line in mine.values()])),
+            "near": sum(line["near"] for line in mine.values()),
+            "first": sum(line["rank"] == 1 for line in mine.values()),
+            "shortfall": behind.get(worst, float("nan")), "worst": worst,
+        })  # fmt: skip
+    return sorted(made, key=lambda line: line["rank"])
