@@ -14,7 +14,6 @@ from ..core.errors import ExportError
 from ..core.files import sha256_text, stable_json
 from .graph import Block, Graph, converts
 from .steps import INT64  # and with it the converters of all steps before the estimator
-from .trees import ensemble, histogram_trees, lightgbm_trees
 
 # %% auto #0
 __all__ = ['probabilities', 'linear', 'all_classes', 'pipeline_to_onnx', 'schema_hash', 'input_kinds', 'to_onnx']
@@ -85,34 +84,6 @@ def _one_rule(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
         group = graph.node("Cast", missing, to=INT64)
     place = graph.node("Where", missing, graph.constant(np.int64(len(values) - 1)), group)
     return [Block(graph.node("Gather", graph.constant(values), place, axis=0), "number", values.shape[1])]
-
-# %% ../../nbs/70_deployment.onnx.ipynb #ee11d24c
-@converts("sklearn.HistGradientBoostingClassifier")
-def _histogram_classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "Trees, then sigmoid or softmax."
-    return [probabilities(graph, ensemble(graph, graph.join(blocks), *histogram_trees(step)))]
-
-
-@converts("sklearn.HistGradientBoostingRegressor")
-def _histogram_value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "Trees; the losses of counts and amounts work on the scale of logarithms."
-    total = ensemble(graph, graph.join(blocks), *histogram_trees(step))
-    return [Block(graph.node("Exp", total.tensor), "number") if step.loss in ("poisson", "gamma") else total]
-
-# %% ../../nbs/70_deployment.onnx.ipynb #c2d20290
-@converts("lightgbm.LGBMClassifier", "lightgbm.LGBMRegressor")
-def _lightgbm(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "Trees, then what the objective of LightGBM says."
-    trees, objective, targets = lightgbm_trees(step.booster_)
-    total = ensemble(graph, graph.join(blocks), trees, np.zeros(targets))
-    name, *settings = objective.split()
-    if name == "binary" and settings == ["sigmoid:1"] or name == "multiclass":
-        return [probabilities(graph, total)]
-    if name in ("poisson", "gamma", "tweedie"):
-        return [Block(graph.node("Exp", total.tensor), "number")]
-    if name in ("regression", "regression_l1", "huber", "fair", "quantile", "mape") and "sqrt" not in settings:
-        return [total]
-    raise ExportError(f"{graph.where()} has the objective {objective!r}, which has no translation. Use binary, multiclass or regression.")
 
 # %% ../../nbs/70_deployment.onnx.ipynb #070fe73c
 def _perceptron(graph: Graph, step: Any, blocks: list[Block]) -> Block:
