@@ -26,5 +26,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "rule_lines": "mlbench.training.rules",
         "estimator_bytes": "mlbench.training.store",
         "read_estimator": "mlbench.training.store",
+        "Ensemble": "mlbench.training.ensemble",
+        "ensemble_weights": "mlbench.training.ensemble",
+        "guarded_ensemble": "mlbench.training.ensemble",
+        "blend_outputs": "mlbench.training.ensemble",
     },
 )

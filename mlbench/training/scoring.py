@@ -23,19 +23,21 @@ def _groups(
     "Rows of each different probability, from the smallest on."
     bits = np.maximum(np.ascontiguousarray(p, dtype=np.float64), 0.0).view(np.int64)
     ordered = np.sort((bits & ~1) | hit)
-    values = ordered >> 1
-    starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
-    sizes = np.diff(np.append(starts, len(values)))
-    hits = np.add.reduceat(ordered & 1, starts)
-    return hits, sizes - hits
+    hits, values = ordered & 1, ordered >> 1
+    new = values[1:] != values[:-1]
+    if new.all():
+        return hits, 1 - hits
+    starts = np.concatenate([[0], np.flatnonzero(new) + 1])
+    grouped = np.add.reduceat(hits, starts)
+    return grouped, np.diff(np.append(starts, len(values))) - grouped
 
 # %% ../../nbs/51_training.scoring.ipynb #b304618c
 def _area(p: np.ndarray, hit: np.ndarray) -> float:
     "Area under the ROC curve; nan where only one class occurs."
     hits, others = _groups(p, hit)
     below = np.cumsum(others) - others
-    pairs = hits.sum() * others.sum()
-    return float((hits * (below + others / 2)).sum() / pairs) if pairs else float("nan")
+    pairs = int(hits.sum()) * int(others.sum())
+    return float(hits @ (2 * below + others)) / (2 * pairs) if pairs else float("nan")
 
 
 def _precision(p: np.ndarray, hit: np.ndarray) -> float:
