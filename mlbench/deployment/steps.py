@@ -15,7 +15,8 @@ from .graph import Block, Graph, converts
 INT64, DOUBLE = 7, 11  # numbers of these types in ONNX
 
 # %% auto #0
-__all__ = ['INT64', 'DOUBLE', 'NOBODY', 'through', 'frame_kinds', 'feeds', 'converted', 'calendar']
+__all__ = ['INT64', 'DOUBLE', 'NOBODY', 'through', 'frame_kinds', 'feeds', 'converted', 'text_columns', 'calendar',
+           'word_weights']
 
 # %% ../../nbs/70_deployment.steps.ipynb #31c593f1
 def through(
@@ -186,14 +187,17 @@ def _fill_text(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
 def _ordinal(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "A look-up from text to code for each column."
     given = []
-    for position, block in enumerate(_columns(graph, blocks)):
+    for position, block in enumerate(text_columns(graph, blocks)):
         keys, coded = _seen_through(graph, step, position)
         codes = coded[:, position].astype(np.float64)
         given.append(Block(graph.table(block.tensor, keys[:-1], codes[:-1], codes[-1]), "number"))
     return [graph.join(given)]
 
 # %% ../../nbs/70_deployment.steps.ipynb #bdc7cd30
-def _columns(graph: Graph, blocks: list[Block]) -> list[Block]:
+def text_columns(
+    graph: Graph,
+    blocks: list[Block],  # of texts
+) -> list[Block]:  # one column each
     "Blocks of texts, one column each."
     if any(b.kind != "text" for b in blocks):
         raise ExportError(f"{graph.where()} encodes a column that is not text. Have the data schema treat it as a category.")
@@ -204,7 +208,7 @@ def _columns(graph: Graph, blocks: list[Block]) -> list[Block]:
 def _one_hot(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "The position of the one for each column, compared with all positions."
     found, source, wanted, offset = [], [], [], 0
-    for position, block in enumerate(_columns(graph, blocks)):
+    for position, block in enumerate(text_columns(graph, blocks)):
         rare = step.infrequent_categories_[position] if hasattr(step, "infrequent_categories_") else None
         kept = len(step.categories_[position]) - (len(rare) - 1 if rare is not None else 0)
         width = kept - (step.drop_idx_ is not None and step.drop_idx_[position] is not None)
@@ -274,20 +278,34 @@ def _date_parts(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     return given
 
 # %% ../../nbs/70_deployment.steps.ipynb #5f442752
+def _counted(graph: Graph, tokens: str, layers: list[Any], words: int) -> str:
+    "How often each word occurs: one count per layer of tokens, added up."
+    order: dict[str, Any] = {"min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "mode": "TF"}
+    total = ""
+    for known, places in layers:
+        lists = {"pool_strings": [*known, NOBODY], "ngram_indexes": [*map(int, places), words - 1]}  # the last one sets the width
+        counts = graph.node("TfIdfVectorizer", tokens, **lists, **order)
+        total = graph.node("Add", total, counts) if total else counts
+    return total
+
+
+def word_weights(
+    graph: Graph,
+    step: Any,  # a fitted WordWeights with at least one word
+    block: Block,  # one column of text
+) -> Block:  # one column per word
+    "Counts of known words, weighted, each row of length one."
+    words = len(step.vocabulary_)
+    tokens = graph.node("StringSplit", graph.node("Reshape", block.tensor, graph.constant([-1])), outputs=2)
+    blank = graph.node("Where", graph.node("Equal", block.tensor, graph.constant("")), graph.constant(""), graph.constant(""))
+    counts = _counted(graph, graph.node("Concat", tokens, blank, axis=1), step.layers_, words)
+    weights = graph.node("Mul", graph.node("Cast", counts, to=DOUBLE), graph.constant(np.asarray(step.idf_, np.float64)))
+    length = graph.node("Sqrt", graph.node("ReduceSumSquare", weights, graph.constant([1]), keepdims=1))
+    safe = graph.node("Where", graph.node("Equal", length, graph.constant(0.0)), graph.constant(1.0), length)
+    return Block(graph.node("Div", weights, safe), "number", words)
+
+
 @converts("mlbench.WordWeights")
 def _word_weights(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "Counts of known words, weighted, each row of length one."
-    given, vocabulary = [], list(step.vocabulary_)
-    for block in _columns(graph, blocks) if vocabulary else []:
-        flat = graph.node("Reshape", block.tensor, graph.constant([-1]))
-        tokens = graph.node("StringSplit", flat, outputs=2)
-        blank = graph.node("Where", graph.node("Equal", block.tensor, graph.constant("")), graph.constant(""), graph.constant(""))
-        padded = graph.node("Concat", tokens, blank, axis=1)
-        order: dict[str, Any] = {"min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "mode": "TF"}
-        counts = graph.node("TfIdfVectorizer", padded, ngram_indexes=list(range(len(vocabulary))), pool_strings=vocabulary, **order)
-        weights = graph.node("Mul", graph.node("Cast", counts, to=DOUBLE), graph.constant(np.asarray(step.idf_, np.float64)))
-        length = graph.node("Sqrt", graph.node("ReduceSumSquare", weights, graph.constant([1]), keepdims=1))
-        nothing = graph.node("Equal", length, graph.constant(0.0))
-        safe = graph.node("Where", nothing, graph.constant(1.0), length)
-        given.append(Block(graph.node("Div", weights, safe), "number", len(vocabulary)))
-    return given
+    "One column per known word; none where no word is known."
+    return [word_weights(graph, step, block) for block in text_columns(graph, blocks)] if len(step.vocabulary_) else []

@@ -5,16 +5,20 @@
 # %% ../../nbs/32_features.text.ipynb #f376d36b
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix, diags
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 # %% auto #0
-__all__ = ['filled_text', 'FillText', 'words_of', 'learn_words', 'WordWeights']
+__all__ = ['MOST_WORDS', 'MOST_LETTERS', 'Layer', 'filled_text', 'FillText', 'words_of', 'pieces_of', 'learn_words',
+           'learn_tokens', 'WordWeights', 'TextTopics']
 
 # %% ../../nbs/32_features.text.ipynb #8663b45d
 def filled_text(
@@ -45,39 +49,87 @@ class FillText(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return filled_text(X)
 
 # %% ../../nbs/32_features.text.ipynb #6191c78d
+MOST_WORDS = 4  # words that one token gives at most
+MOST_LETTERS = 12  # runs of letters that one token gives at most
+_WORD = re.compile(r"[^\W_]+(?:[.'\u2019][^\W_]+)*")
+
+
 def words_of(
     text: str,  # any text
-) -> list[str]:  # its words in order
+) -> list[str]:  # its tokens in order
     "Split at blanks (U+0020) and nowhere else."
     return [w for w in text.split(" ") if w]
 
-# %% ../../nbs/32_features.text.ipynb #c4f84949
+
+def pieces_of(
+    token: str,  # a part of a text without blanks
+    letters: bool = False,  # runs of three letters in place of words
+) -> list[str]:  # in order
+    "The words, or runs of letters, that one token holds."
+    words = _WORD.findall(token.lower())
+    if not letters:
+        return words[:MOST_WORDS]
+    runs = [f"<{w}>"[i : i + 3] for w in words for i in range(len(w))]
+    return runs[:MOST_LETTERS]
+
+# %% ../../nbs/32_features.text.ipynb #91462afd
 def learn_words(
     texts: list[str],  # one column
     max_words: int,  # at most so many
     min_texts: int,  # a word in fewer texts is not learnt
+    letters: bool = False,  # runs of three letters in place of words
 ) -> tuple[list[str], np.ndarray]:  # words in alphabetical order, and their weights
     "The vocabulary of some texts with smooth inverse document frequencies."
-    count = Counter(w for text in texts for w in set(words_of(text)))
+    count: Counter[str] = Counter()
+    known: dict[str, list[str]] = {}
+    for text, times in Counter(texts).items():
+        for token in words_of(text):
+            known.setdefault(token, pieces_of(token, letters))
+        for word in {w for token in words_of(text) for w in known[token]}:
+            count[word] += times
     frequent = sorted((w for w, n in count.items() if n >= min_texts), key=lambda w: (-count[w], w))[:max_words]
     vocabulary = sorted(frequent)
     idf = np.array([np.log((1 + len(texts)) / (1 + count[w])) + 1 for w in vocabulary], dtype=np.float64)
     return vocabulary, idf
 
-# %% ../../nbs/32_features.text.ipynb #9d072ca9
-def _word_weights(texts: list[str], vocabulary: list[str], idf: np.ndarray) -> np.ndarray:
-    "Rows of unit length: counts of known words times their weights."
-    position = {w: i for i, w in enumerate(vocabulary)}
-    out = np.zeros((len(texts), len(vocabulary)))
-    for row, text in enumerate(texts):
-        for word in words_of(text):
-            if word in position:
-                out[row, position[word]] += 1.0
-    out *= idf
-    length = np.sqrt((out * out).sum(axis=1, keepdims=True))
-    return out / np.where(length > 0, length, 1.0)
+# %% ../../nbs/32_features.text.ipynb #e18ac1bd
+Layer = tuple[list[str], list[int]]  # tokens, and the position of the word that each stands for
 
-# %% ../../nbs/32_features.text.ipynb #feb0f732
+
+def learn_tokens(
+    texts: list[str],  # one column
+    vocabulary: list[str],  # the words that count
+    letters: bool = False,  # runs of three letters in place of words
+) -> list[Layer]:  # at least one
+    "Which tokens stand for which words."
+    position = {w: i for i, w in enumerate(vocabulary)}
+    spelled = [] if letters else [v for w in vocabulary for v in (w, w.capitalize(), w.upper())]
+    tokens = sorted({t for text in set(texts) for t in words_of(text)} | set(spelled))
+    places = {t: [position[w] for w in pieces_of(t, letters) if w in position] for t in tokens}
+    layers = []
+    for depth in range(max([1, *map(len, places.values())])):
+        there = [t for t in tokens if len(places[t]) > depth]
+        layers.append((there, [places[t][depth] for t in there]))
+    return layers
+
+# %% ../../nbs/32_features.text.ipynb #37ba76dd
+def _word_weights(texts: np.ndarray, layers: list[Layer], idf: np.ndarray) -> csr_matrix:
+    "Sparse rows of unit length: counts of known words times their weights."
+    places: dict[str, list[int]] = {}
+    for tokens, words in layers:
+        for token, word in zip(tokens, words):
+            places.setdefault(token, []).append(word)
+    codes, different = pd.factorize(texts)
+    found = [[p for token in words_of(text) for p in places.get(token, ())] for text in different]
+    ends = np.concatenate([[0], np.cumsum([len(f) for f in found])]).astype(np.int64)
+    flat = np.fromiter((p for f in found for p in f), dtype=np.int64, count=int(ends[-1]))
+    counts = csr_matrix((np.ones(len(flat)), flat, ends), shape=(len(different), len(idf)))
+    counts.sum_duplicates()
+    counts.data *= idf[counts.indices]
+    length = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
+    return csr_matrix(diags(1.0 / np.where(length > 0, length, 1.0)) @ counts)[codes]
+
+# %% ../../nbs/32_features.text.ipynb #c5d2a458
 class WordWeights(TransformerMixin, BaseEstimator):
     "One column of text as TF-IDF weights of its most frequent words."
 
@@ -85,22 +137,69 @@ class WordWeights(TransformerMixin, BaseEstimator):
         self,
         max_words: int = 200,  # words that are learnt at most
         min_texts: int = 2,  # texts that a word must appear in
+        letters: bool = False,  # runs of three letters in place of words
     ):
-        self.max_words, self.min_texts = max_words, min_texts
+        self.max_words, self.min_texts, self.letters = max_words, min_texts, letters
 
     def fit(self, X: Any, y: Any = None) -> WordWeights:
         "Learn the words of the column and their weights."
         _check_feature_names(self, X, reset=True)
         self.n_features_in_ = X.shape[1]
-        self.vocabulary_, self.idf_ = learn_words(list(filled_text(X)[:, 0]), self.max_words, self.min_texts)
+        texts = list(filled_text(X)[:, 0])
+        self.vocabulary_, self.idf_ = learn_words(texts, self.max_words, self.min_texts, self.letters)
+        self.layers_ = learn_tokens(texts, self.vocabulary_, self.letters)
         return self
+
+    def sparse(self, X: Any) -> csr_matrix:
+        "The weights, with zeros left out."
+        check_is_fitted(self, "layers_")
+        return _word_weights(filled_text(X)[:, 0], self.layers_, self.idf_)
 
     def transform(self, X: Any) -> np.ndarray:
         "One row of unit length per text; zeros where no word is known."
-        check_is_fitted(self, "vocabulary_")
-        return _word_weights(list(filled_text(X)[:, 0]), self.vocabulary_, self.idf_)
+        return self.sparse(X).toarray()
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         "Names such as `notes:late`."
         names = getattr(self, "feature_names_in_", None) if input_features is None else input_features
         return np.array([f"{'x0' if names is None else names[0]}:{w}" for w in self.vocabulary_], dtype=object)
+
+# %% ../../nbs/32_features.text.ipynb #df4e686d
+class TextTopics(TransformerMixin, BaseEstimator):
+    "One column of text as a few topics of its words (Deerwester et al. 1990)."
+
+    def __init__(
+        self,
+        topics: int = 30,  # numbers per text at most
+        max_words: int = 2_000,  # words that are learnt at most
+        min_texts: int = 2,  # texts that a word must appear in
+        letters: bool = False,  # runs of three letters in place of words
+        random_state: int = 0,  # of the decomposition
+    ):
+        self.topics, self.max_words, self.min_texts, self.letters, self.random_state = topics, max_words, min_texts, letters, random_state
+
+    def fit(self, X: Any, y: Any = None) -> TextTopics:
+        "Learn words, weights and topics."
+        _check_feature_names(self, X, reset=True)
+        self.n_features_in_ = X.shape[1]
+        self.words_ = WordWeights(self.max_words, self.min_texts, self.letters).fit(X)
+        weights, k = self.words_.sparse(X), min(self.topics, len(X))
+        if weights.shape[1] <= k:
+            self.components_ = np.eye(weights.shape[1])
+        else:
+            self.components_ = np.ascontiguousarray(randomized_svd(weights, k, n_iter=4, random_state=self.random_state)[2])
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        "The topics of each text; zeros where no word is known."
+        check_is_fitted(self, "components_")
+        return np.asarray(self.words_.sparse(X) @ self.components_.T)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        "Names such as `notes: topic 1 (late, delivery)`."
+        names = getattr(self, "feature_names_in_", None) if input_features is None else input_features
+        name, words = "x0" if names is None else names[0], np.array(self.words_.vocabulary_, dtype=object)
+        if len(self.components_) == len(words):
+            return np.array([f"{name}:{w}" for w in words], dtype=object)
+        heavy = [", ".join(words[np.argsort(-np.abs(c), kind="stable")[:2]]) for c in self.components_]
+        return np.array([f"{name}: topic {i} ({h})" for i, h in enumerate(heavy, 1)], dtype=object)
