@@ -11,6 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "linear_model": "mlbench.models.linear",
         "histogram_boosting": "mlbench.models.boosting",
         "lightgbm_boosting": "mlbench.models.boosting",
+        "CatBoostTreesClassifier": "mlbench.models.catboosting",
+        "CatBoostTreesRegressor": "mlbench.models.catboosting",
         "TorchMLPClassifier": "mlbench.models.neural",
         "TorchMLPRegressor": "mlbench.models.neural",
         "fit_rounds": "mlbench.models.rounds",
