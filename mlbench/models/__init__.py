@@ -13,6 +13,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "lightgbm_boosting": "mlbench.models.boosting",
         "CatBoostTreesClassifier": "mlbench.models.catboosting",
         "CatBoostTreesRegressor": "mlbench.models.catboosting",
+        "XGBoostTreesClassifier": "mlbench.models.xgboosting",
+        "XGBoostTreesRegressor": "mlbench.models.xgboosting",
         "TorchMLPClassifier": "mlbench.models.neural",
         "TorchMLPRegressor": "mlbench.models.neural",
         "fit_rounds": "mlbench.models.rounds",
