@@ -199,23 +199,21 @@ def _distribution(optuna: Any, d: Dimension) -> Any:
     return kind(d.low, d.high, log=d.log)
 
 # %% ../../nbs/57_training.search.ipynb #98ad8c93
-def _rdb(path: Path) -> Any:
+def _rdb(path: Path, new: bool) -> Any:
     "Optuna's storage in a file."
     with quiet_optuna() as optuna:
-        return optuna.storages.RDBStorage(f"sqlite:///{quote(str(path))}", engine_kwargs={"connect_args": {"timeout": 30}})
+        url, wait = f"sqlite:///{quote(str(path))}", {"connect_args": {"timeout": 30}}
+        return optuna.storages.RDBStorage(url, wait, skip_compatibility_check=not new, skip_table_creation=not new)
 
 
 def open_storage(
-    path: str | Path | None,  # None keeps the search in memory
+    path: str | Path,  # an SQLite file
 ) -> Any:  # a storage of Optuna
     "Open the file of a search, or make it; raises `ArtifactError` for a file that is something else."
-    if path is None:
-        with quiet_optuna() as optuna:
-            return optuna.storages.InMemoryStorage()
     path = Path(path)
     if not path.exists():
         with atomic_path(path) as temporary:
-            _rdb(temporary).engine.dispose()
+            _rdb(temporary, True).engine.dispose()
     try:
         with contextlib.closing(sqlite3.connect(path)) as connection:
             known = connection.execute("select count(*) from sqlite_master where name = 'studies'").fetchone()[0]
@@ -223,7 +221,7 @@ def open_storage(
         raise ArtifactError(f"{path} is no SQLite file that can be read ({error}). Remove it, and the search begins anew.") from error
     if not known:
         raise ArtifactError(f"{path} is an SQLite file, but holds no search. Name another file, or remove this one.")
-    return _rdb(path)
+    return _rdb(path, False)
 
 # %% ../../nbs/57_training.search.ipynb #2f61462f
 SAMPLERS = ("tpe", "random", "grid")
@@ -254,7 +252,8 @@ class _Study:
 
     spec: ModelSpec
     dimensions: list[Dimension]
-    study: Any  # of Optuna
+    study: Any  # of Optuna, in memory
+    kept: Any  # the same in the file; None without one
     distributions: dict[str, Any]  # what may vary
     fixed: dict[str, Any]  # dimensions with one choice
     grid: list[dict[str, Any]] = field(default_factory=list)
@@ -280,11 +279,13 @@ def _open_study(spec: ModelSpec, dimensions: list[Dimension], storage: Any, aren
     key = content_key(space=described, settings=dict(settings), origin=origin, rows=rows_key)
     with quiet_optuna() as optuna:
         name, direction = f"{spec.name} {key[:12]}", "maximize" if arena.greater_is_better else "minimize"
-        study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        study = optuna.create_study(study_name=name, direction=direction)
+        kept = storage and optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        study.add_trials(kept.get_trials(deepcopy=False) if kept else [])
         distributions = {d.name: _distribution(optuna, d) for d in varied}
     fixed = {d.name: d.choices[0] for d in dimensions if len(d.choices) == 1}
     grid = _grid(dimensions, settings["points"], settings["seed"]) if settings["sampler"] == "grid" else []
-    return _Study(spec, dimensions, study, distributions, fixed, grid)
+    return _Study(spec, dimensions, study, kept, distributions, fixed, grid)
 
 
 def _sampler(optuna: Any, name: str, seed: int) -> Any:
@@ -342,20 +343,18 @@ def _tell_known(study: _Study, arena: Runs) -> None:
             user_attrs={"record": asdict(known)},
         )
         study.study.add_trial(frozen)
+        if study.kept:
+            study.kept.add_trial(frozen)
 
 
 def _records(study: _Study) -> list[Trial]:
-    "The trials of a study that came to an end; one that was running when the process died is marked as broken off."
-    with quiet_optuna() as optuna:
-        running, failed = optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.FAIL
-        found = []
-        for frozen in study.study.get_trials(deepcopy=False):
-            if frozen.state == running:
-                study.study.tell(frozen.number, state=failed)
-            elif "record" in frozen.user_attrs:
-                record = Trial(**frozen.user_attrs["record"])
-                record.params = study.params(frozen.params) if record.number and record.name != study.spec.name else {}
-                found.append(record)
+    "The trials of a study that came to an end."
+    found = []
+    for frozen in study.study.get_trials(deepcopy=False):
+        if "record" in frozen.user_attrs:
+            record = Trial(**frozen.user_attrs["record"])
+            record.params = study.params(frozen.params) if record.number and record.name != study.spec.name else {}
+            found.append(record)
     return found
 
 # %% ../../nbs/57_training.search.ipynb #e05b6533
@@ -402,7 +401,7 @@ def _fit_trial(arena: Runs, spec: ModelSpec, trial: Trial, past: Sequence[Trial]
 
 
 def _tell(study: _Study, asked: Any, trial: Trial) -> None:
-    "Write the end of a trial; one that ran out of time leaves no record and may be tried again."
+    "Put down the end of a trial; one that ran out of time leaves no record and may be tried again."
     with quiet_optuna() as optuna:
         for fold, score in enumerate(trial.scores):
             asked.report(score, fold)
@@ -410,6 +409,8 @@ def _tell(study: _Study, asked: Any, trial: Trial) -> None:
             asked.set_user_attr("record", asdict(trial) | {"params": {}})
         states = {"finished": optuna.trial.TrialState.COMPLETE, "stopped": optuna.trial.TrialState.PRUNED}
         study.study.tell(asked, trial.score if trial.state == "finished" else None, state=states.get(trial.state, optuna.trial.TrialState.FAIL))
+        if study.kept and trial.state != "out of time":
+            study.kept.add_trial(study.study.get_trials(deepcopy=False)[asked.number])
 
 # %% ../../nbs/57_training.search.ipynb #120faab1
 def _trials_table(self: Search) -> pd.DataFrame:
@@ -588,15 +589,19 @@ def search(
     _checked(sampler, trials, seconds, points, specs)
     start, settings = time.monotonic(), {"sampler": sampler, "seed": seed, "points": points}
     found = _spaces_of(specs, arena.target.task, spaces)
-    kept, rows_key = open_storage(storage), _rows_key(arena)
+    rows_key, kept = _rows_key(arena), None if storage is None else open_storage(storage)
     studies = {s.name: _open_study(s, found[s.name], kept, arena, settings, rows_key) for s in specs}
     for study in studies.values():
         _tell_known(study, arena)
     past = sorted((t for s in studies.values() for t in _records(s)), key=lambda t: t.number)
-    end = math.inf if seconds is None else start + seconds - sum(t.seconds for t in past)
+    end = math.inf if seconds is None else start + seconds - sum(t.seconds for t in past if t.number)
     work = _Work(arena, studies, settings, past, end, trials)
-    _take_back(work)
-    _go_on(work)
+    try:
+        _take_back(work)
+        _go_on(work)
+    finally:
+        if kept:
+            kept.engine.dispose()
     return Search(work.trials, arena.metrics[0], arena.greater_is_better, found, {k: s.study for k, s in studies.items()}, work.notes)
 
 
