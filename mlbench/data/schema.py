@@ -67,7 +67,10 @@ def canonical_text(
         words = series.astype("str")
         empty = (words == "").fillna(False)
         return words.mask(empty) if bool(empty.any()) else words
-    codes, values = pd.factorize(series)
+    try:
+        codes, values = pd.factorize(series)
+    except TypeError:  # lists or dictionaries, which pandas cannot count
+        codes, values = pd.factorize(series.map(str, na_action="ignore"))
     words = pd.array([_word(v) for v in values], dtype="str")
     return pd.Series(words.take(codes, allow_fill=True), index=series.index, name=series.name)
 
@@ -433,7 +436,7 @@ def _conform_column(series: pd.Series, column: Column, mistakes: list[str]) -> p
     if bool(lost.any()) and _is_words(series):
         lost &= canonical_text(series).str.strip().fillna("").ne("")
     if bool(lost.any()):
-        odd = [repr(v) for v in pd.unique(series[lost])[:3]]
+        odd = [repr(v) for v in pd.unique(canonical_text(series[lost]) if _is_words(series) else series[lost])[:3]]
         what = "numbers" if column.kind == "numeric" else "dates like 2024-05-31"
         mistakes.append(f"{column.name} should hold {what}, but {int(lost.sum())} of {len(series)} values do not: {', '.join(odd)}")
     return done
@@ -450,6 +453,9 @@ def conform(
     Columns that were not asked for are left out. Raises `DataError` naming every column that is absent or cannot be brought there.
     """
     wanted = [schema.column(n) for n in columns] if columns is not None else schema.columns
+    twice = sorted({c.name for c in wanted} & set(frame.columns[frame.columns.duplicated()]))
+    if twice:
+        raise DataError(f"several columns are called {', '.join(map(repr, twice[:5]))}. Rename them, so that each name stands for one column.")
     mistakes = [f"{c.name} is missing. {did_you_mean(c.name, frame.columns)}" for c in wanted if c.name not in frame.columns]
     done = {c.name: _conform_column(frame[c.name], c, mistakes) for c in wanted if c.name in frame.columns}
     if mistakes:

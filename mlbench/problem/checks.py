@@ -79,6 +79,9 @@ def _binary_mistakes(problem: Problem, series: pd.Series, counts: pd.Series) -> 
         if written not in counts.index:
             hint = f"Write positive: {_list(sorted(counts.index))[:60].replace(', ', ' or positive: ')}."
             yield f"positive is {problem.positive!r}, which does not occur in the target {problem.target!r}. {hint}"
+    if len(counts) == 2 and counts.iloc[-1] == 1 and len(series) >= MINIMUM_ROWS:
+        rare, much = counts.index[-1], plural(len(series), "row")
+        yield f"the target {problem.target!r} is {rare!r} in one row alone of {much}: it cannot be learned and tested. Bring more rows with {rare!r}."
 
 
 def _multiclass_mistakes(problem: Problem, series: pd.Series, counts: pd.Series) -> Iterator[str]:
@@ -89,6 +92,11 @@ def _multiclass_mistakes(problem: Problem, series: pd.Series, counts: pd.Series)
         yield (
             f"task is multiclass, but the target {problem.target!r} has {len(counts)} classes in {plural(len(series), 'row')}: most occur once, "
             "so there is nothing to learn from. Name another target, or join rare classes first."
+        )
+    elif counts.iloc[0] == 1 and len(series) >= MINIMUM_ROWS:
+        yield (
+            f"the target {problem.target!r} has another class in each of its {len(series)} rows: nothing repeats that could be learned. "
+            "Bring more rows of each class, or join classes."
         )
 
 # %% ../../nbs/13_problem.checks.ipynb #538ce39c
@@ -105,6 +113,12 @@ def _regression_mistakes(problem: Problem, series: pd.Series, counts: pd.Series)
         fix = f"Write task: {other}." if len(odd) == len(series) else leave_out
         what = f"{len(odd)} of {len(series)} values of the target {problem.target!r} are no numbers ({_list(odd.unique())})"
         yield f"task is regression, but {what}. {fix}"
+    endless = int((numbers.abs() == float("inf")).sum())
+    if endless:
+        yield (
+            f"{endless} of {len(series)} values of the target {problem.target!r} are infinite, and no distance to them can be measured. "
+            "Correct them, or leave their rows out."
+        )
 
 # %% ../../nbs/13_problem.checks.ipynb #b50cd269
 def _target_mistakes(problem: Problem, frame: pd.DataFrame) -> Iterator[str]:
