@@ -5,189 +5,32 @@
 # %% ../../nbs/52_training.compare.ipynb #7696132d
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..core.errors import StageError, UsageError
-from ..core.progress import log_metrics, report
-from ..core.resuming import Checkpoints, content_key, resumable
+from ..core.resuming import Checkpoints
 from ..core.show import Sentence, number
-from ..data.schema import Schema, conform
+from ..data.schema import Schema
 from ..features.plan import FeaturePlan
-from ..models.registry import ModelSpec, model_spec
+from ..models.registry import ModelSpec
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
-from .fitting import fit_estimator, learning_curve, limited_threads, output_of
+from .arena import Arena
 from .intervals import corrected_difference, corrected_interval
-from .store import origin_of, rows_hash
 
 # %% auto #0
-__all__ = ['choose', 'Comparison', 'cross_validate']
-
-# %% ../../nbs/52_training.compare.ipynb #6c8ac52e
-class _Fold:
-    "Rows of one fold, with features made when they are first wanted."
-
-    def __init__(self, number: int, rows: pd.DataFrame, y: np.ndarray, train: np.ndarray, test: np.ndarray, plan: FeaturePlan):
-        self.number, self.plan, self.train, self.test = number, plan, train, test
-        self.rows_train, self.rows_test = rows.iloc[train], rows.iloc[test]
-        self.y_train, self.y_test = y[train], y[test]
-        self._made: dict[str, tuple[Any, Any]] = {}
-
-    def features(self, style: str) -> tuple[Any, Any]:
-        "Matrices of the training and the test rows."
-        if style not in self._made:
-            transformer = self.plan.transformer(style)
-            self._made[style] = (transformer.fit_transform(self.rows_train, self.y_train), transformer.transform(self.rows_test))
-        return self._made[style]
-
-
-def _fit_one(spec: ModelSpec, fold: _Fold, target: Target, seed: int, n_jobs: int) -> dict[str, Any]:
-    "Fit one model on one fold: output for its test rows, seconds, warnings, learning curve."
-    n_classes = len(target.classes) if target.classes else None
-    X_train, X_test = fold.features(spec.style)
-    start = time.perf_counter()
-    fitted, said = fit_estimator(spec.build(target.task, n_classes, seed, n_jobs, len(fold.plan.inputs)), X_train, fold.y_train)
-    middle = time.perf_counter()
-    output = output_of(fitted, X_test, n_classes)
-    if not np.isfinite(output).all():
-        raise StageError(f"{spec.name} predicts values that are no numbers")
-    seconds = {"fit_seconds": middle - start, "predict_seconds": time.perf_counter() - middle}
-    return {"output": output, "warnings": said, "curve": learning_curve(fitted)} | seconds
-
-# %% ../../nbs/52_training.compare.ipynb #0f7990bd
-@dataclass
-class _Keeper:
-    "Finished folds, and what makes them worth keeping."
-
-    checkpoints: Checkpoints
-    common: dict[str, Any]  # parts of the key that all folds share
-
-    def key(self, spec: ModelSpec, fold: _Fold, target: Target, seed: int, n_jobs: int) -> str | None:
-        "The name of one model on one fold; None for an estimator that cannot be told from another."
-        n_classes = len(target.classes) if target.classes else None
-        origin = origin_of(spec.build(target.task, n_classes, seed, n_jobs, len(fold.plan.inputs)))
-        settings = {"style": spec.style, "seed": seed, "n_jobs": n_jobs, "target": target.to_dict()}
-        return None if origin is None else content_key(estimator=origin, settings=settings, train=fold.train, test=fold.test, **self.common)
-
-
-def _kept_or_fitted(keeper: _Keeper | None, spec: ModelSpec, fold: _Fold, target: Target, seed: int, n_jobs: int) -> tuple[dict[str, Any], bool]:
-    "The result of one model on one fold, and whether it was taken back."
-    key = keeper.key(spec, fold, target, seed, n_jobs) if keeper else None
-    if keeper is None or key is None:
-        return _fit_one(spec, fold, target, seed, n_jobs), False
-    kept = keeper.checkpoints.load(key)
-    if kept is not None:
-        return kept, True
-    start, before = time.perf_counter(), keeper.checkpoints.restored_seconds
-    with resumable(keeper.checkpoints, key):
-        result = _fit_one(spec, fold, target, seed, n_jobs)
-        earlier = keeper.checkpoints.restored_seconds - before
-        result["fit_seconds"] += earlier
-        facts = {k: v for k, v in result.items() if k != "output"} | {"seconds_of_work": time.perf_counter() - start + earlier}
-        keeper.checkpoints.save(key, {"output": result["output"]}, facts)
-    return result, False
-
-# %% ../../nbs/52_training.compare.ipynb #d7bfd9f9
-@dataclass
-class _Record:
-    "What the folds have given so far."
-
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    times: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    oof: dict[str, np.ndarray] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    warnings: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def _take(record: _Record, spec: ModelSpec, fold: _Fold, result: dict[str, Any], names: Sequence[str], rows: int) -> None:
-    "Score one result, log it and keep it."
-    scores = {name: evaluate_metric(name, fold.y_test, result["output"]) for name in names}
-    record.scores.append({"model": spec.name, "fold": fold.number, **scores})
-    record.times.append({"model": spec.name, "fold": fold.number, "fit_seconds": result["fit_seconds"], "predict_seconds": result["predict_seconds"]})
-    record.warnings[spec.name] = list(dict.fromkeys(record.warnings.get(spec.name, []) + result["warnings"]))
-    log_metrics(scores, step=fold.number, model=spec.name, fold=fold.number)
-    for epoch in result["curve"]:
-        record.epochs.append({"model": spec.name, "fold": fold.number, **epoch})
-        losses = {k: v for k, v in epoch.items() if k != "epoch"}
-        log_metrics(losses, step=int(epoch["epoch"]), model=spec.name, fold=fold.number)
-    if spec.name not in record.oof:
-        record.oof[spec.name] = np.full((rows, *result["output"].shape[1:]), np.nan)
-    record.oof[spec.name][fold.test] = result["output"]
-
-# %% ../../nbs/52_training.compare.ipynb #a59823e4
-def _out_of_time(record: _Record, specs: Sequence[ModelSpec], fold: _Fold, waiting: int, folds: int, budget: float | None, spent: float) -> bool:
-    "Whether to stop before the next fit because the time is over; says so in the record."
-    if budget is None or spent < budget:
-        return False
-    new_fold = waiting == len(specs)
-    if new_fold and fold.number > 2:
-        record.notes.append(f"The time budget of {budget:g} s was used up after {fold.number - 1} of {folds} folds; the scores rest on these.")
-        return True
-    if fold.number == 1 and not new_fold:
-        left = specs[len(specs) - waiting].name
-        record.failures.setdefault(left, f"not compared: the time budget of {budget:g} s was used up before its turn")
-    return False
-
-# %% ../../nbs/52_training.compare.ipynb #b06beb64
-def _best_so_far(record: _Record, name: str) -> dict[str, Any]:
-    "The model that leads now and its mean score, for whoever watches."
-    chooser, scores = metric(name), pd.DataFrame([s for s in record.scores if s["model"] not in record.failures])
-    means = scores.groupby("model")[name].mean().dropna() if len(scores) else scores
-    if not len(means):
-        return {}
-    best = str(means.idxmax() if chooser.greater_is_better else means.idxmin())
-    return {"best so far": best, name: float(means[best])}
-
-
-def _run_folds(
-    specs: Sequence[ModelSpec],
-    folds: list[_Fold],
-    target: Target,
-    names: Sequence[str],
-    rows: int,
-    seed: int,
-    n_jobs: int,
-    budget: float | None,
-    keeper: _Keeper | None = None,
-) -> _Record:
-    "Fit every model on every fold; a model that fails is left out of the rest."
-    record, done, total, start = _Record(), 0, len(specs) * len(folds), time.perf_counter()
-    for fold in folds:
-        for turn, spec in enumerate(specs):
-            spent = time.perf_counter() - start + (keeper.checkpoints.restored_seconds if keeper else 0.0)
-            if _out_of_time(record, specs, fold, len(specs) - turn, len(folds), budget, spent):
-                return record
-            what = f"cross-validation: {spec.name}, fold {fold.number} of {len(folds)}"
-            report(what, done, total, **_best_so_far(record, names[0]))
-            done += 1
-            if spec.name in record.failures:
-                continue
-            try:
-                result, restored = _kept_or_fitted(keeper, spec, fold, target, seed, n_jobs)
-                _take(record, spec, fold, result, names, rows)
-            except Exception as error:  # one model's fault must not end the others
-                record.failures[spec.name] = f"{type(error).__name__}: {str(error).strip()[:500]}"
-                record.oof.pop(spec.name, None)
-                continue
-            if restored:
-                report(f"{what}: restored")
-        fold._made.clear()
-    report("cross-validation", total, total, **_best_so_far(record, names[0]))
-    return record
+__all__ = ['ENSEMBLE', 'choose', 'Comparison', 'compared', 'cross_validate', 'with_ensemble']
 
 # %% ../../nbs/52_training.compare.ipynb #07b745ab
-def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], record: _Record, names: Sequence[str], ratio: float) -> pd.DataFrame:
+def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], failures: dict[str, str], names: Sequence[str], ratio: float) -> pd.DataFrame:
     "The table of models, best first."
     chooser, rows = metric(names[0]), []
-    whole = [s for s in specs if s.name not in record.failures]
+    whole = [s for s in specs if s.name not in failures]
     means = {s.name: scores.loc[scores["model"] == s.name, names[0]].mean() for s in whole}
     sign = -1 if chooser.greater_is_better else 1
     order = sorted(whole, key=lambda s: (np.isnan(means[s.name]), sign * means[s.name], s.complexity))
@@ -200,8 +43,8 @@ def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], record: _Reco
         row |= {"behind_best": gap.mean, "p_value": gap.p_value, "within_noise": gap.noise, "error": ""}
         rows.append(row)
     for spec in specs:
-        if spec.name in record.failures:
-            rows.append({"model": spec.name, "family": spec.family, "complexity": spec.complexity, "within_noise": False, "error": record.failures[spec.name]})
+        if spec.name in failures:
+            rows.append({"model": spec.name, "family": spec.family, "complexity": spec.complexity, "within_noise": False, "error": failures[spec.name]})
     return pd.DataFrame(rows).astype({"rank": "Int64"})
 
 # %% ../../nbs/52_training.compare.ipynb #d3330f33
@@ -265,7 +108,7 @@ def _table(self: Comparison) -> pd.DataFrame:
         for m in self.metrics:
             row[m] = f"{number(r[m])} ({number(r[m + '_low'])} – {number(r[m + '_high'])})"
         row["fit seconds"] = float(f"{seconds.loc[r['model'], 'fit_seconds']:.2g}")
-        row["note"] = ("within noise of the best; " if r["within_noise"] and r["rank"] > 1 else "") + model_spec(r["model"]).why
+        row["note"] = ("within noise of the best; " if r["within_noise"] and r["rank"] > 1 else "") + self.specs[r["model"]].why
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 
@@ -289,6 +132,10 @@ class Comparison:
     chosen: str
     simplest: str  # the least complex model within noise of the best
     why: str  # the reason for the choice
+    specs: dict[str, ModelSpec] = field(default_factory=dict)  # what each model is
+    arena: Arena | None = field(default=None, repr=False, compare=False)  # with the fitted estimators
+    ratio: float = 0.25  # test to training rows of a fold
+    ensemble: Any = field(default=None, repr=False)  # weights of the ensemble, when there is one
     oof_frame = _oof_frame
     table = _table
 
@@ -313,16 +160,43 @@ class Comparison:
         return self.table().to_html(index=False, border=0, justify="left")
 
 # %% ../../nbs/52_training.compare.ipynb #cb99fddf
-def _check_folds(folds: Sequence[tuple[np.ndarray, np.ndarray]], rows: int) -> float:
-    "The mean ratio of test to training rows; refuse folds that do not belong to the rows."
-    if not folds:
-        raise UsageError("there are no folds. Make them with make_folds(frame, folds=5).")
-    outside = max(int(np.max(part)) for fold in folds for part in fold if len(part))
-    if outside >= rows:
-        raise UsageError(f"the folds name row {outside}, but there are {rows} rows. Make the folds from the same frame.")
-    return float(np.mean([len(test) / len(train) for train, test in folds]))
+def _scores_of(arena: Arena, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    "Scores, seconds and learning curves of candidates, one row per fold."
+    scores, times, epochs = [], [], []
+    for name in names:
+        entry = arena.entries[name]
+        for position in sorted(entry.fits):
+            fit, at = entry.fits[position], {"model": name, "fold": position + 1}
+            scores.append(at | entry.scores[position])
+            times.append(at | {"fit_seconds": fit.fit_seconds, "predict_seconds": fit.predict_seconds})
+            epochs += [at | epoch for epoch in fit.curve]
+    columns = ["model", "fold", "epoch", "train_loss", "validation_loss"]
+    return pd.DataFrame(scores), pd.DataFrame(times), pd.DataFrame(epochs, columns=columns)
 
 
+def compared(
+    arena: Arena,  # whose candidates are done
+    rule: str = "best",  # "best", or "simplest" within noise of it
+) -> Comparison:
+    "What an arena has found. Raises `StageError` when every candidate failed."
+    specs = [entry.spec for entry in arena.entries.values()]
+    failures = {name: entry.failure for name, entry in arena.entries.items() if entry.failure}
+    if len(failures) == len(specs):
+        raise StageError("Every model failed:\n" + "\n".join(f"  {m}: {e}" for m, e in failures.items()))
+    whole = [s.name for s in specs if s.name not in failures]
+    scores, times, epochs = _scores_of(arena, whole)
+    board = _leaderboard(scores, specs, failures, arena.metrics, arena.ratio)
+    chosen, simplest, why = choose(board, arena.metrics[0], rule)
+    fold_of_row = np.zeros(len(arena.y), dtype=np.int64)
+    for fold in arena.folds[: arena.n_ranked]:
+        fold_of_row[fold.test] = fold.number
+    said = {name: list(dict.fromkeys(w for f in arena.entries[name].fits.values() for w in f.warnings)) for name in whole}
+    told = (arena.target, arena.y, fold_of_row, failures, {m: w for m, w in said.items() if w}, list(arena.notes))
+    oof = {name: arena.oof(name) for name in whole}
+    about = {s.name: s for s in specs}
+    return Comparison(arena.metrics, board, scores, times, oof, epochs, *told, chosen, simplest, why, about, arena, arena.ratio)
+
+# %% ../../nbs/52_training.compare.ipynb #d07bca0d
 def cross_validate(
     specs: Sequence[ModelSpec],  # the candidates
     plan: FeaturePlan,  # what each column becomes
@@ -335,49 +209,40 @@ def cross_validate(
     metrics: Sequence[str],  # the first one chooses
     rule: str = "best",  # "best", or "simplest" within noise of it
     seed: int = 0,  # of every random draw
-    n_jobs: int = 0,  # threads; 0 for what pays
+    n_jobs: int = 0,  # fits side by side, one thread each; 0 takes the cores that are there
     time_budget: float | None = None,  # seconds; None waits for all folds
-    checkpoints: Checkpoints | None = None,  # finished folds are kept there and taken back; None keeps nothing
+    memory_gb: float | None = None,  # of this process; None sets no limit
+    checkpoints: Checkpoints | None = None,  # finished fits are kept there and taken back; None keeps nothing
 ) -> Comparison:
     "Compare candidates on the same folds. Raises `StageError` when every one of them fails."
     if not specs:
         raise UsageError("there are no models to compare. Take some from candidates(task).")
-    names = list(dict.fromkeys(metric(m, target.task).name for m in metrics))
-    rows, ratio = conform(frame, schema, plan.inputs), _check_folds(folds, len(frame))
-    numbered = [_Fold(i, rows, y, train, test, plan) for i, (train, test) in enumerate(folds, 1)]
-    keeper = _Keeper(checkpoints, {"rows": rows_hash(rows), "y": y, "plan": plan.to_dict()}) if checkpoints else None
-    with limited_threads(n_jobs, rows.size) as threads:
-        record = _run_folds(specs, numbered, target, names, len(rows), seed, threads, time_budget, keeper)
-    if len(record.failures) == len(specs):
-        raise StageError("Every model failed:\n" + "\n".join(f"  {m}: {e}" for m, e in record.failures.items()))
-    return _comparison(specs, record, numbered, target, y, names, ratio, rule)
+    limits: dict[str, Any] = {"time_limit": time_budget, "memory_gb": memory_gb, "checkpoints": checkpoints}
+    arena = Arena(plan, frame, y, folds, schema=schema, target=target, metrics=metrics, seed=seed, n_jobs=n_jobs, **limits)
+    return compared(arena.compete(specs), rule)
 
-# %% ../../nbs/52_training.compare.ipynb #d07bca0d
-def _comparison(
-    specs: Sequence[ModelSpec], record: _Record, folds: list[_Fold], target: Target, y: np.ndarray, names: list[str], ratio: float, rule: str
-) -> Comparison:
-    "Put the record in order and choose."
-    scores = pd.DataFrame([s for s in record.scores if s["model"] not in record.failures])
-    board = _leaderboard(scores, specs, record, names, ratio)
-    chosen, simplest, why = choose(board, names[0], rule)
-    fold_of_row = np.zeros(len(y), dtype=np.int64)
-    for fold in folds:
-        fold_of_row[fold.test] = fold.number
-    epochs = pd.DataFrame(record.epochs, columns=["model", "fold", "epoch", "train_loss", "validation_loss"])
-    return Comparison(
-        metrics=names,
-        leaderboard=board,
-        folds=scores,
-        timings=pd.DataFrame(record.times),
-        oof=record.oof,
-        history=epochs,
-        target=target,
-        y=y,
-        fold_of_row=fold_of_row,
-        failures=record.failures,
-        warnings={m: w for m, w in record.warnings.items() if w},
-        notes=record.notes,
-        chosen=chosen,
-        simplest=simplest,
-        why=why,
-    )
+# %% ../../nbs/52_training.compare.ipynb #1588e537
+ENSEMBLE = ModelSpec("ensemble", "ensemble", "", 9, "the weighted mean of models, each the mean of its folds", "Caruana et al. 2004", None)  # type: ignore[arg-type]
+
+
+def with_ensemble(
+    found: Comparison,
+    *,
+    rule: str = "best",  # "best", or "simplest" within noise of it
+    stack: bool = False,  # also try a linear model on the members' outputs
+    without: Sequence[str] = (),  # models that are no members
+) -> Comparison:  # with one more model, and the choice made anew
+    "Enter the weighted mean of the models into a comparison."
+    from mlbench.training.ensemble import guarded_ensemble
+
+    members = {name: output for name, output in found.oof.items() if name not in without}
+    made = guarded_ensemble(members, found.y, found.metric, found.fold_of_row, stack=stack, seed=found.arena.seed if found.arena else 0)
+    rows = [(k, found.fold_of_row == k) for k in sorted(set(found.fold_of_row.tolist()) - {0})]
+    scores = [{"model": "ensemble", "fold": k} | {m: evaluate_metric(m, found.y[at], made.oof[at]) for m in found.metrics} for k, at in rows]
+    own = found.timings[found.timings["model"].isin([n for n, w in made.weights.items() if w > 0])]
+    times = own.groupby("fold")[["fit_seconds", "predict_seconds"]].sum().reset_index().assign(model="ensemble")
+    folds, specs = pd.concat([found.folds, pd.DataFrame(scores)], ignore_index=True), found.specs | {"ensemble": ENSEMBLE}
+    board = _leaderboard(folds, list(specs.values()), found.failures, found.metrics, found.ratio)
+    chosen, simplest, why = choose(board, found.metric, rule)
+    again = {"leaderboard": board, "folds": folds, "timings": pd.concat([found.timings, times], ignore_index=True)}
+    return replace(found, **again, oof=found.oof | {"ensemble": made.oof}, specs=specs, chosen=chosen, simplest=simplest, why=why, ensemble=made)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..core.errors import UsageError
 from ..core.settings import thread_limit
 
 # %% auto #0
 __all__ = ['MANY_CELLS', 'thread_count', 'limited_threads', 'spread', 'output_of', 'fit_estimator', 'learning_curve',
-           'limit_rows']
+           'check_folds', 'limit_rows']
 
 # %% ../../nbs/50_training.fitting.ipynb #6623f3d2
 MANY_CELLS = 4_000_000  # rows times features from which threads pay
@@ -91,6 +92,19 @@ def learning_curve(
 ) -> list[dict[str, float]]:  # one record per epoch or round: `epoch`, `train_loss`, `validation_loss`
     "How training went, for models that remember it."
     return [dict(record) for record in getattr(estimator, "history_", [])]
+
+# %% ../../nbs/50_training.fitting.ipynb #6c6f3c42
+def check_folds(
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],  # positions of training and test rows
+    rows: int,  # how many there are
+) -> float:  # the mean ratio of test to training rows
+    "Refuse folds that do not belong to the rows."
+    if not folds:
+        raise UsageError("there are no folds. Make them with make_folds(frame, folds=5).")
+    outside = max(int(np.max(part)) for fold in folds for part in fold if len(part))
+    if outside >= rows:
+        raise UsageError(f"the folds name row {outside}, but there are {rows} rows. Make the folds from the same frame.")
+    return float(np.mean([len(test) / len(train) for train, test in folds]))
 
 # %% ../../nbs/50_training.fitting.ipynb #3fac635f
 def limit_rows(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from ..core.progress import report
 from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.show import Facts, number
 from ..data.schema import Schema, conform
-from ..features.plan import FeaturePlan
-from ..models.registry import ModelSpec, model_spec
+from ..features.plan import FeaturePlan, category_positions
+from ..models.registry import ModelSpec
 from ..problem.target import Target
 from .fitting import fit_estimator, limited_threads, output_of
 from .store import estimator_bytes, keep_fit, kept_fit, origin_of, read_estimator, rows_hash
 
 # %% auto #0
-__all__ = ['Model', 'fit_model']
+__all__ = ['LIBRARIES', 'Model', 'versions_of', 'fit_model']
 
 # %% ../../nbs/54_training.model.ipynb #bd3ad6f6
 def _conformed(self: Model, frame: Any) -> pd.DataFrame:
@@ -77,7 +78,6 @@ def _record(self: Model) -> dict[str, Any]:
     return {
         "format": 1,
         "spec": self.spec_name,
-        "style": self.style,
         "threshold": self.threshold,
         "target": self.target.to_dict(),
         "metrics": self.metrics,
@@ -169,7 +169,15 @@ def _leaderboard(
         raise UsageError("This model carries no comparison: it was loaded, or fitted alone. A run keeps its leaderboard in 04_training.")
     return self.comparison.table()
 
-# %% ../../nbs/54_training.model.ipynb #b3be836d
+# %% ../../nbs/54_training.model.ipynb #a79d5a1f
+def _step(self: Model, name: str) -> Any:
+    "One of the two steps of a pipeline."
+    if self.blended:
+        names = ", ".join(m["name"] for m in self.pipeline.members_)
+        raise UsageError(f"This model is a blend of {names}, so it has not one {name} but several: see model.pipeline.members_ and .features_.")
+    return self.pipeline.named_steps[name]
+
+# %% ../../nbs/54_training.model.ipynb #c1f1cf7b
 @dataclass
 class Model:
     "A fitted pipeline with all that is needed to use it on raw rows."
@@ -195,19 +203,19 @@ class Model:
     load = classmethod(_load)
 
     @property
-    def style(self) -> str:
-        "Style of features: `trees` or `linear`."
-        return model_spec(self.spec_name).style
+    def blended(self) -> bool:
+        "Whether the pipeline is a blend of several estimators."
+        return not hasattr(self.pipeline, "named_steps")
 
     @property
     def estimator(self) -> Any:
-        "The fitted estimator at the end of the pipeline."
-        return self.pipeline.named_steps["estimator"]
+        "The fitted estimator at the end of the pipeline; raises `UsageError` for a blend, which has many."
+        return _step(self, "estimator")
 
     @property
     def features(self) -> Any:
-        "The fitted transformer at the start of the pipeline."
-        return self.pipeline.named_steps["features"]
+        "The fitted transformer at the start of the pipeline; raises `UsageError` for a blend, which has many."
+        return _step(self, "features")
 
     @property
     def classes_(self) -> np.ndarray | None:
@@ -238,12 +246,22 @@ def _fit_or_take(pipeline: Any, rows: pd.DataFrame, y: np.ndarray, plan: Feature
     return fitted, said
 
 
-def _versions(spec: ModelSpec) -> dict[str, str]:
-    "Versions of the libraries that a model was made with."
-    from importlib.metadata import version
+LIBRARIES = {"lightgbm": "lightgbm", "mlp": "torch", "tabm": "torch", "catboost": "catboost", "xgboost": "xgboost-cpu"}
 
-    names = ["mlbench", "numpy", "pandas", "scikit-learn"] + {"lightgbm": ["lightgbm"], "mlp": ["torch"]}.get(spec.name, [])
-    return {"python": platform.python_version()} | {n: version(n) for n in names}
+
+def versions_of(
+    kinds: Iterable[str],  # of models
+) -> dict[str, str]:  # by name of the library
+    "Versions of the libraries that models were made with."
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()} | {n: version(n) for n in ("mlbench", "numpy", "pandas", "scikit-learn")}
+    for library in sorted({LIBRARIES[k] for k in kinds if k in LIBRARIES}):
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:  # the same module comes in packages of several names, such as xgboost and xgboost-cpu
+            found[library] = str(__import__(library.split("-")[0]).__version__)
+    return found
 
 
 def fit_model(
@@ -267,7 +285,9 @@ def fit_model(
     rows = conform(frame, schema, plan.inputs)
     n_classes = len(target.classes) if target.classes else None
     with limited_threads(n_jobs, rows.size) as threads:
-        estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs))
+        transformer = plan.transformer(spec.style)
+        places = category_positions(transformer.fit(rows, y)) if spec.style == "native" else ()
+        estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs), rows=len(rows), categories=places)
         pipeline, said = _fit_or_take(Pipeline([("features", plan.transformer(spec.style)), ("estimator", estimator)]), rows, y, plan, checkpoints)
-    facts = {"rows": len(rows), "seed": seed, "plan_version": plan.version, "versions": _versions(spec), "warnings": said}
+    facts = {"rows": len(rows), "seed": seed, "plan_version": plan.version, "versions": versions_of([spec.base or spec.name]), "warnings": said}
     return Model(pipeline, problem, schema, target, plan, spec.name, dict(metrics or {}), facts)
