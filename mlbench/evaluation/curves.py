@@ -14,15 +14,16 @@ from ..core.plots import BAD, GOOD, MUTED, PALETTE, figure_layout
 from ..core.show import Sentence, number, percent
 from .intervals import Evaluation
 from ..problem.metrics import evaluate_metric, metric
+from ..training.calibration import reliability_error, reliability_table, wilson_interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['confusion_matrix', 'confusion_figure', 'roc_figure', 'precision_recall_figure', 'wilson_interval',
-           'calibration_table', 'calibration_error', 'calibration_figure', 'threshold_table', 'threshold_figure',
-           'predicted_figure', 'residual_table', 'residual_figure', 'performance_figures', 'threshold_sentence',
-           'threshold_view', 'metrics_figure']
+__all__ = ['confusion_matrix', 'confusion_figure', 'roc_figure', 'precision_recall_figure', 'calibration_table',
+           'calibration_error', 'calibration_figure', 'threshold_table', 'threshold_figure', 'predicted_figure',
+           'residual_table', 'residual_figure', 'performance_figures', 'threshold_sentence', 'threshold_view',
+           'metrics_figure']
 
 # %% ../../nbs/61_evaluation.curves.ipynb #d4869ce5
 def _thin(*arrays: np.ndarray, most: int = 400) -> list[np.ndarray]:
@@ -142,31 +143,12 @@ def precision_recall_figure(
     return figure_layout(figure, title, x="recall: share of the positive rows found", y="precision: share of calls that are right")
 
 # %% ../../nbs/61_evaluation.curves.ipynb #e2392473
-def wilson_interval(
-    hits: np.ndarray,  # how often it happened
-    n: np.ndarray,  # of how many
-    z: float = 1.96,  # standard normal quantile: 1.96 for 95 %
-) -> tuple[np.ndarray, np.ndarray]:
-    "Interval of a share (Wilson 1927), which stays between 0 and 1."
-    hits, n = np.asarray(hits, dtype="float64"), np.maximum(np.asarray(n, dtype="float64"), 1)
-    share = hits / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
-
-
 def calibration_table(
     evaluation: Evaluation,
     bins: int = 10,  # of equal numbers of rows
 ) -> pd.DataFrame:  # rows, said, happened, low, high
     "What was said and what happened, by bins of what was said."
-    p = evaluation.p[:, 1] if evaluation.target.task == "binary" else evaluation.p.max(axis=1)
-    truth = evaluation.y == 1 if evaluation.target.task == "binary" else evaluation.y == evaluation.p.argmax(axis=1)
-    order = np.argsort(p, kind="stable")
-    parts = [part for part in np.array_split(order, min(bins, max(1, len(p) // 10))) if len(part)]
-    rows = pd.DataFrame({"rows": [len(q) for q in parts], "said": [p[q].mean() for q in parts], "happened": [truth[q].mean() for q in parts]})
-    rows["low"], rows["high"] = wilson_interval(rows["happened"] * rows["rows"], rows["rows"])
-    return rows
+    return reliability_table(evaluation.p, evaluation.y, bins)
 
 
 def calibration_error(
@@ -174,8 +156,7 @@ def calibration_error(
     bins: int = 10,  # of equal numbers of rows
 ) -> float:
     "Expected calibration error: mean distance of what was said from what happened, weighted by rows."
-    table = calibration_table(evaluation, bins)
-    return float((table["rows"] * (table["said"] - table["happened"]).abs()).sum() / table["rows"].sum())
+    return reliability_error(evaluation.p, evaluation.y, bins)
 
 # %% ../../nbs/61_evaluation.curves.ipynb #95c5f34d
 def calibration_figure(

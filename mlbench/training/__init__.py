@@ -30,5 +30,10 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ensemble_weights": "mlbench.training.ensemble",
         "guarded_ensemble": "mlbench.training.ensemble",
         "blend_outputs": "mlbench.training.ensemble",
+        "calibrated": "mlbench.training.calibration",
+        "fit_temperature": "mlbench.training.calibration",
+        "guarded_temperature": "mlbench.training.calibration",
+        "reliability_table": "mlbench.training.calibration",
+        "temperature_figure": "mlbench.training.calibration",
     },
 )
