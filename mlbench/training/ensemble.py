@@ -17,7 +17,7 @@ from ..core.errors import UsageError
 from ..core.show import Facts, number, plural
 from ..problem.metrics import evaluate_metric, metric
 from .fitting import spread
-from .intervals import corrected_difference
+from .intervals import corrected_difference, corrected_error
 from .scoring import Scorer, make_scorer
 
 # %% auto #0
@@ -298,11 +298,14 @@ def _why(way: str, whole: _Fitted, name: str, scores: pd.DataFrame, p_value: flo
     ).capitalize()
 
 
-def _pick(scores: pd.DataFrame, sign: int, several: bool) -> str:
-    "The way with the best mean over folds that had no say; the simpler one where it is not better."
+def _pick(scores: pd.DataFrame, sign: int, several: bool, ratio: float) -> str:
+    "The way with the best mean over folds that had no say; a stacking model has to be better by more than its standard error."
     means = sign * scores.mean()
     way = "weights" if several and means["weights"] > means["single"] else "single"
-    return "stack" if "stack" in means and means["stack"] > means[way] else way
+    if "stack" not in scores:
+        return way
+    gaps = sign * (scores["stack"] - scores[way])
+    return "stack" if gaps.mean() > np.nan_to_num(corrected_error(gaps.to_numpy(), ratio)) else way
 
 # %% ../../nbs/51_training.ensemble.ipynb #11dc152b
 def _cross_fit(
@@ -336,11 +339,10 @@ def guarded_ensemble(
     if not len(scores):  # the metric has no value in any part, such as a ROC area with one class
         scores, outputs = _cross_fit(mine, y, _steady(name), parts, stack, seed)
         name, sign = _steady(name), -1
-    way = _pick(scores, sign, len(whole.weights) > 1)
-    way = "weights" if way == "stack" and whole.stacker is None else way
+    ratio = 1 / (len(np.unique(parts)) - 1)
+    way = _pick(scores if whole.stacker is not None else scores.drop(columns="stack", errors="ignore"), sign, len(whole.weights) > 1, ratio)
     full = np.full((len(rows), *outputs[way].shape[1:]), np.nan)
     full[rows] = outputs[way]
-    count = len(np.unique(parts))
-    test = corrected_difference(sign * scores[way], sign * scores["single"], 1 / (count - 1))
+    test = corrected_difference(sign * scores[way], sign * scores["single"], ratio)
     weights, stacker = (whole.weights, whole.stacker if way == "stack" else None) if way != "single" else ({whole.single: 1.0}, None)
     return Ensemble(weights, stacker, full, test.mean, test.p_value, _why(way, whole, name, scores, test.p_value), way != "single", whole.single, scores)
