@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from ..core.progress import report
 from ..core.resuming import InnerPiece, inner_piece
 
 # %% auto #0
-__all__ = ['Training', 'quiet_torch', 'build_network', 'layers_as_arrays', 'forward', 'softmax', 'train_network',
+__all__ = ['Training', 'one_thread', 'quiet_torch', 'build_network', 'layers_as_arrays', 'forward', 'softmax', 'train_network',
            'split_held_out', 'TorchMLPClassifier', 'TorchMLPRegressor']
 
 # %% ../../nbs/46_models.neural.ipynb #0829b1f3
@@ -40,22 +41,38 @@ class Training:
         "The batch size for so many rows."
         return self.batch_size or int(np.clip(rows // 50, 16, 512))
 
-# %% ../../nbs/46_models.neural.ipynb #6df15af1
+# %% ../../nbs/46_models.neural.ipynb #1adc6c9c
+_guard, _borrowed = threading.Lock(), {"blocks": 0, "threads": 1}
+_turn = threading.RLock()  # whoever holds it may draw from torch's own random state
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[Any]:  # the torch module
+    "Torch on one thread, for as many blocks as are open at a time."
+    import torch
+
+    with _guard:
+        if not _borrowed["blocks"]:
+            _borrowed["threads"] = torch.get_num_threads()
+        _borrowed["blocks"] += 1
+        torch.set_num_threads(1)
+    try:
+        yield torch
+    finally:
+        with _guard:
+            _borrowed["blocks"] -= 1
+            if not _borrowed["blocks"]:
+                torch.set_num_threads(_borrowed["threads"])
+
+# %% ../../nbs/46_models.neural.ipynb #559750e3
 @contextlib.contextmanager
 def quiet_torch(
     seed: int,  # of every random draw inside
 ) -> Iterator[Any]:  # the torch module
-    "Seeded torch on one thread; threads and random state are given back at the end."
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield torch
-    finally:
-        torch.set_num_threads(threads)
+    "Seeded torch on one thread, one block at a time; threads and random state are given back at the end."
+    with _turn, one_thread() as torch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield torch
 
 # %% ../../nbs/46_models.neural.ipynb #33b735d0
 def build_network(
