@@ -5,13 +5,18 @@
 # %% ../../nbs/42_models.linear.ipynb #98f586d1
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.linear_model import Lasso
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 # %% auto #0
-__all__ = ['LOGISTIC_C', 'RIDGE_ALPHA', 'linear_model']
+__all__ = ['LOGISTIC_C', 'RIDGE_ALPHA', 'linear_model', 'sparse_price', 'saga_rounds', 'SparseLinearRegressor',
+           'sparse_linear_model']
 
 # %% ../../nbs/42_models.linear.ipynb #f4f5e133
 LOGISTIC_C = 1.0
@@ -28,3 +33,47 @@ def linear_model(
     if task == "regression":
         return Ridge(alpha=RIDGE_ALPHA, random_state=seed)
     return LogisticRegression(C=LOGISTIC_C, max_iter=500, tol=1e-4, random_state=seed)
+
+# %% ../../nbs/42_models.linear.ipynb #24633878
+def sparse_price(
+    rows: int,  # to learn from; 0 when unknown
+    columns: int,  # to choose from; 0 when unknown
+) -> float:  # of a standardised target and standardised columns
+    "Price of a coefficient in the lasso, after Bickel, Ritov and Tsybakov 2009."
+    return 0.2 * math.sqrt(2 * math.log(max(columns, 2) + 1) / max(rows or 1000, 10))
+
+
+def saga_rounds(
+    rows: int,  # to learn from; 0 when unknown
+    columns: int,  # features, roughly; 0 when unknown
+) -> int:  # 20 to 400
+    "Passes over the rows that take a few seconds at most."
+    return int(np.clip(4e8 / max(rows * columns, 1), 20, 400))
+
+# %% ../../nbs/42_models.linear.ipynb #c8ddfbf2
+class SparseLinearRegressor(Lasso):
+    "The lasso on a standardised target (Tibshirani 1996)."
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> SparseLinearRegressor:
+        "Learn coefficients, in units of the target."
+        values = np.asarray(y, dtype=np.float64)
+        mean, scale = float(values.mean()), float(values.std()) or 1.0
+        fitted: Any = super().fit(X, (values - mean) / scale, sample_weight=sample_weight, check_input=check_input)
+        self.coef_, self.intercept_ = fitted.coef_ * scale, float(fitted.intercept_ * scale + mean)
+        return self
+
+
+def sparse_linear_model(
+    task: str,  # "binary", "multiclass" or "regression"
+    seed: int = 0,  # of the order in which rows are visited
+    rows: int = 0,  # to learn from; 0 when unknown
+    columns: int = 0,  # to choose from; 0 when unknown
+) -> BaseEstimator:  # not fitted
+    "Logistic regression or the lasso that leave columns out."
+    from sklearn.linear_model import LogisticRegression
+
+    price = sparse_price(rows, columns)
+    if task == "regression":
+        return SparseLinearRegressor(alpha=price, max_iter=500, tol=1e-3, random_state=seed)
+    C = float(f"{1 / (price * max(rows or 1000, 10)):.4g}")
+    return LogisticRegression(l1_ratio=1.0, C=C, solver="saga", max_iter=saga_rounds(rows, columns), tol=1e-3, random_state=seed)

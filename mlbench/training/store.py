@@ -44,6 +44,7 @@ TRUSTED = frozenset(
         "mlbench.models.baseline.OneRuleRegressor",
         "mlbench.models.catboosting.CatBoostTreesClassifier",
         "mlbench.models.catboosting.CatBoostTreesRegressor",
+        "mlbench.models.linear.SparseLinearRegressor",
         "mlbench.models.neural.TorchMLPClassifier",
         "mlbench.models.neural.TorchMLPRegressor",
         "mlbench.models.vectors.SupportVectorsClassifier",
