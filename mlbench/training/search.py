@@ -421,7 +421,7 @@ def _trials_table(self: Search) -> pd.DataFrame:
             "trial": t.number,
             "model": t.name,
             "kind": t.kind,
-            self.metric: t.score if t.state == "finished" else (float(np.mean(t.scores)) if t.scores else math.nan),
+            self.metric: self.estimate(t),
             "state": "best" if best is t else t.state,
             "folds": len(t.scores),
             "seconds": round(t.seconds, 2),
@@ -440,6 +440,15 @@ def _best_of(self: Search, kind: str | None = None) -> Trial | None:
     done = [t for t in self.records if t.state == "finished" and kind in (None, t.kind)]
     return (max if self.greater_is_better else min)(done, key=lambda t: t.score) if done else None
 
+
+def _estimate(self: Search, trial: Trial) -> float:
+    "The score of a trial; for one that was stopped, what the best of its kind has on all folds, less the distance to it on those that were done."
+    best = self.best_of(trial.kind)
+    if trial.state != "stopped" or best is None:
+        return trial.score
+    done = len(trial.scores)
+    return best.score + float(np.mean(trial.scores)) - float(np.mean(best.scores[:done]))
+
 # %% ../../nbs/57_training.search.ipynb #c3f3ebd4
 @dataclass
 class Search:
@@ -452,7 +461,7 @@ class Search:
     studies: dict[str, Any] = field(default_factory=dict, repr=False)  # kind -> study of Optuna
     notes: list[str] = field(default_factory=list)  # why it ended, and what a person should know
 
-    best_of = _best_of
+    best_of, estimate = _best_of, _estimate
     best = property(lambda self: self.best_of())
     trials = property(_trials_table)
 
