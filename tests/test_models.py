@@ -39,7 +39,7 @@ def test_every_candidate_builds_fits_and_clones(task):
     X = rng.normal(size=(90, 4))
     y = X[:, 0] if task == "regression" else np.clip((X[:, 0] > 0).astype(int) + (X[:, 1] > 1 if task == "multiclass" else 0), 0, 2)
     specs = candidates(task)
-    assert len(specs) == 6
+    assert len(specs) == 7
     for spec in specs:
         estimator = spec.build(task, None if task == "regression" else len(np.unique(y)), seed=1)
         fitted = clone(estimator).fit(X, y)

@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "CatBoostTreesRegressor": "mlbench.models.catboosting",
         "XGBoostTreesClassifier": "mlbench.models.xgboosting",
         "XGBoostTreesRegressor": "mlbench.models.xgboosting",
+        "TabMClassifier": "mlbench.models.tabm",
+        "TabMRegressor": "mlbench.models.tabm",
         "TorchMLPClassifier": "mlbench.models.neural",
         "TorchMLPRegressor": "mlbench.models.neural",
         "fit_rounds": "mlbench.models.rounds",

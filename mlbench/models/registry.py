@@ -127,6 +127,13 @@ def _mlp(given: Setting) -> Any:
 
     return given.made(TorchMLPRegressor if given.task == "regression" else TorchMLPClassifier, random_state=given.seed)
 
+
+def _tabm(given: Setting) -> Any:
+    "Many networks in one."
+    from mlbench.models.tabm import TabMClassifier, TabMRegressor
+
+    return given.made(TabMRegressor if given.task == "regression" else TabMClassifier, random_state=given.seed)
+
 # %% ../../nbs/48_models.registry.ipynb #a2b46b79
 MODELS = [
     ModelSpec("dummy", "baseline", "trees", 0, "knows only how the target is spread; what does not beat it has learnt nothing", "", _dummy, readable=True),
@@ -144,6 +151,7 @@ MODELS = [
     ModelSpec("hist_gradient_boosting", "boosting", "trees", 4, "boosted trees on binned features, by scikit-learn", "Friedman 2001", _hist),
     ModelSpec("lightgbm", "boosting", "trees", 4, "boosted trees that grow leaf by leaf on samples of rows and columns", "Ke et al. 2017", _lightgbm),
     ModelSpec("mlp", "neural", "linear", 5, "a small neural network with early stopping", "Rumelhart, Hinton and Williams 1986", _mlp),
+    ModelSpec("tabm", "neural", "linear", 6, "many networks that share their weights, on numbers bent piece by piece", "Gorishniy et al. 2025", _tabm),
 ]
 
 # %% ../../nbs/48_models.registry.ipynb #3b6b8e31

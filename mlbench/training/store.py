@@ -47,6 +47,8 @@ TRUSTED = frozenset(
         "mlbench.models.linear.SparseLinearRegressor",
         "mlbench.models.neural.TorchMLPClassifier",
         "mlbench.models.neural.TorchMLPRegressor",
+        "mlbench.models.tabm.TabMClassifier",
+        "mlbench.models.tabm.TabMRegressor",
         "mlbench.models.vectors.SupportVectorsClassifier",
         "mlbench.models.vectors.SupportVectorsRegressor",
         "mlbench.models.xgboosting.XGBoostTreesClassifier",
