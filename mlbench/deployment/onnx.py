@@ -39,7 +39,7 @@ def linear(
 ) -> Block:  # one column per output
     "Features times weights plus bias."
     weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64).reshape(-1)
-    product = graph.node("MatMul", block.tensor, graph.constant(weights))
+    product = graph.node("MatMul" if len(weights) > 1 else "Mul", block.tensor, graph.constant(weights))
     return Block(graph.node("Add", product, graph.constant(bias)), "number", weights.shape[1])
 
 
@@ -140,7 +140,7 @@ def pipeline_to_onnx(
     watch: bool = False,  # also give the output of every step, to find one that differs
 ) -> bytes:  # the file
     "Write a fitted pipeline as one ONNX file; `ExportError` names the step that cannot be written."
-    graph = Graph()
+    graph = Graph(watched=watch)
     raw = [graph.input(name, kind) for name, kind in inputs.items()]
     answer = graph.join(graph.convert(pipeline, raw))
     if classes is not None:

@@ -205,7 +205,7 @@ def check_parity(
     got = Scorer(data)(feeds(probes, kinds))
     return _record(native_answers(model, probes), got, labels, model.target.classes is not None, tolerance)
 
-# %% ../../nbs/70_deployment.parity.ipynb #d6ef1b18
+# %% ../../nbs/70_deployment.parity.ipynb #9d04858e
 def _native_steps(step: Any, table: Any, trail: str, columns: list[str]) -> Iterator[tuple[str, Any]]:
     "Every step with its output, inner ones first, named as in the graph."
     kind = type(step).__name__
@@ -220,9 +220,27 @@ def _native_steps(step: Any, table: Any, trail: str, columns: list[str]) -> Iter
             if names and not isinstance(part, str):
                 yield from _native_steps(part, table[names], f"{trail} > {name} ({type(part).__name__})", names)
         yield trail, step.transform(table)
+    elif hasattr(step, "members_"):
+        yield from _blend_steps(step, table, trail, columns)
     else:
         answer = step.predict_proba if hasattr(step, "predict_proba") else step.predict if hasattr(step, "predict") else step.transform
         yield trail, answer(table)
+
+# %% ../../nbs/70_deployment.parity.ipynb #7cfee24d
+def _blend_steps(blend: Any, table: Any, trail: str, columns: list[str]) -> Iterator[tuple[str, Any]]:
+    "Every step of a blend with its output, fold by fold."
+    for position, made in enumerate(blend.features_):
+        here = [m for m in blend.members_ if position in m["folds"]]
+        seen = {}
+        for style in dict.fromkeys(m["style"] for m in here):
+            where = f"{trail} > fold {position + 1}, {style} ({type(made[style]).__name__})"
+            yield from _native_steps(made[style], table, where, columns)
+            seen[style] = made[style].transform(table)
+        for member in here:
+            estimator = member["estimators"][list(member["folds"]).index(position)]
+            where = f"{trail} > fold {position + 1}, {member['name']} ({type(estimator).__name__})"
+            yield from _native_steps(estimator, seen[member["style"]], where, columns)
+    yield trail, blend.predict_proba(table) if hasattr(blend, "predict_proba") else blend.predict(table)
 
 # %% ../../nbs/70_deployment.parity.ipynb #1660357c
 def first_difference(
