@@ -20,7 +20,7 @@ from .settings import settings
 from .show import escape
 
 # %% auto #0
-__all__ = ['T', 'Throttle', 'set_sink', 'progress_text', 'ProgressLine', 'report', 'track', 'log_metrics']
+__all__ = ['T', 'Throttle', 'set_sink', 'progress_text', 'ProgressLine', 'report', 'track', 'log_metrics', 'shown_progress']
 
 # %% ../../nbs/02_core.progress.ipynb #0c07522e
 class Throttle:
@@ -66,7 +66,7 @@ class Throttle:
 
 # %% ../../nbs/02_core.progress.ipynb #e439ed81
 T = TypeVar("T")
-_sink: dict[str, Any] = {"folder": None, "stage": None, "line": None}
+_sink: dict[str, Any] = {"folder": None, "stage": None, "line": None, "shown": False}
 
 
 def _forget_metrics(path: Path, stage: str | None) -> None:
@@ -160,13 +160,22 @@ def _show(event: Mapping[str, Any]) -> None:
         _shown["handle"].update(_shown["line"])
 
 # %% ../../nbs/02_core.progress.ipynb #c7f782b3
+def _show_in_terminal(event: Mapping[str, Any]) -> None:
+    "Change the last line of a terminal, where work outside of a run is watched."
+    if _sink["shown"] and _sink["folder"] is None and _shell() is None and sys.stderr.isatty():
+        print(f"\r\x1b[2K{progress_text(event)[:110]}", end="", file=sys.stderr, flush=True)
+
+
 def _write_line() -> None:
     "Write the newest line of progress and show it."
     line, folder = _sink["line"], _sink["folder"]
     _sink["line"] = None
-    if line is not None and folder is not None:
+    if line is None:
+        return
+    if folder is not None:
         append_line(folder / "events.jsonl", line)
-        _show(line)
+    _show(line)
+    _show_in_terminal(line)
 
 
 _writer = Throttle(_write_line, every=0.2)
@@ -179,7 +188,7 @@ def report(
     **values: Any,  # figures worth seeing on the way
 ) -> None:
     "Say what the stage is doing now."
-    if _sink["folder"] is None:
+    if _sink["folder"] is None and not _sink["shown"]:
         return
     line = {"type": "progress", "time": time.time(), "stage": _sink["stage"], "what": what, "done": done, "total": total}
     _sink["line"] = mask_value(line | ({"values": values} if values else {}))
@@ -212,3 +221,19 @@ def log_metrics(
         return
     line = {"time": time.time(), "stage": _sink["stage"], "step": step, "labels": labels, "values": values}
     append_line(_sink["folder"] / "metrics.jsonl", line)
+
+# %% ../../nbs/02_core.progress.ipynb #4c5701f1
+@contextlib.contextmanager
+def shown_progress(
+    wanted: bool = True,  # False shows nothing
+) -> Iterator[None]:
+    "Show progress to whoever called, when there is no run that keeps it."
+    before = _sink["shown"]
+    _sink["shown"] = wanted or before
+    try:
+        yield
+    finally:
+        _writer.flush()
+        if wanted and _sink["folder"] is None and _shell() is None and sys.stderr.isatty():
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        _sink["shown"] = before

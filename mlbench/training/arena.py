@@ -281,7 +281,12 @@ def _work(self: Arena, entry: Entry, fold: Fold, key: str | None, waiting: int, 
 
 def _begin(self: Arena, entry: Entry, fold: Fold, waiting: int = 1, seconds: float | None = None) -> Future[FoldFit | None] | FoldFit:
     "Start a fit, or take it back."
-    key = self.keeper.key(entry.spec, fold, self.target, self.seed) if self.keeper else None
+    try:
+        key = self.keeper.key(entry.spec, fold, self.target, self.seed) if self.keeper else None
+    except Exception as error:  # it cannot even be built: told like a fit that failed
+        broken: Future[FoldFit | None] = Future()
+        broken.set_exception(error)
+        return broken
     kept = self.keeper.take(key) if self.keeper and key else None
     if kept is not None:
         report(f"cross-validation: {entry.spec.name}, fold {fold.number} of {self.n_folds}: restored")
@@ -337,7 +342,7 @@ def _too_slow(self: Arena, entry: Entry) -> bool:
 def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold, int]]:
     "Fits still to be done, as long as there is time; asked again after each one."
     for turn, spec in enumerate(specs):
-        entry = self.entries.setdefault(spec.name, Entry(spec))
+        entry = self.entries[spec.name]
         if spec.largest is not None and len(self.rows) > spec.largest:
             entry.failure = f"not compared: {len(self.rows):,} rows are more than the {spec.largest:,} that {spec.name} is tried on"
         for fold in self.folds[: self.n_folds]:
@@ -357,6 +362,8 @@ def _compete(
     "Fit candidates on all folds, as far as time and memory allow; Ctrl-C keeps what is done."
     running: list[tuple[Entry, Fold, Any]] = []
     done, total = 0, len(specs) * self.n_folds
+    for spec in specs:
+        self.entries.setdefault(spec.name, Entry(spec))
     with _session(self):
         try:
             for entry, fold, waiting in self.jobs(specs):
@@ -373,7 +380,7 @@ def _compete(
             if settings().run is not None:  # the runner wants to end, and to go on from the fits that were kept
                 raise
             self.stop(running)
-    self.close_entries(specs)
+    self.close_entries()
     report("cross-validation", total, total, **self.best_so_far())
     return self
 
@@ -402,14 +409,14 @@ def _session(self: Arena) -> Iterator[None]:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _close_entries(self: Arena, specs: Sequence[ModelSpec]) -> None:
+def _close_entries(self: Arena) -> None:
     "Candidates without all folds are not ranked, unless nobody has more."
     self.n_ranked = max((len(e.fits) for e in self.entries.values() if not e.failure), default=0)
     words = self.limit_words()
     if 0 < self.n_ranked < len(self.folds):
-        self.notes.append(f"{words[0].upper()}{words[1:]} after {self.n_ranked} of {len(self.folds)} folds; the scores rest on these.")
-    for spec in specs:
-        entry = self.entries.setdefault(spec.name, Entry(spec))
+        note = f"{words[0].upper()}{words[1:]} after {self.n_ranked} of {len(self.folds)} folds; the scores rest on these."
+        self.notes += [] if note in self.notes else [note]
+    for entry in self.entries.values():
         if not entry.failure and len(entry.fits) < self.n_ranked:
             reached = f"after {len(entry.fits)} of {self.n_ranked} folds" if entry.fits else "before its turn"
             entry.failure = f"not compared: {words} {reached}"

@@ -19,11 +19,12 @@ from ..features.plan import FeaturePlan
 from ..models.registry import model_spec
 from ..problem.target import Target
 from .arena import Fold, fit_again, from_scale
+from .calibration import calibrated
+from .ensemble import stack_output
 from .fitting import limited_threads, output_of
 
 # %% auto #0
-__all__ = ['recipe', 'packed_folds', 'unpacked_folds', 'tempered', 'stack_features', 'stacked_output', 'BlendClassifier',
-           'BlendRegressor', 'assembled']
+__all__ = ['recipe', 'packed_folds', 'unpacked_folds', 'BlendClassifier', 'BlendRegressor', 'assembled']
 
 # %% ../../nbs/53_training.blend.ipynb #ded8ae02
 def recipe(
@@ -73,7 +74,7 @@ def unpacked_folds(
     split = (StratifiedKFold if classes else KFold)(count, shuffle=True, random_state=seed)
     return list(split.split(np.zeros(len(y)), y))
 
-# %% ../../nbs/53_training.blend.ipynb #7ae8b275
+# %% ../../nbs/53_training.blend.ipynb #6ef35cc1
 def _outputs(self: Any, frame: pd.DataFrame, n_classes: int | None) -> list[np.ndarray]:
     "The output of each member: the mean of its folds."
     totals: list[Any] = [0.0] * len(self.members_)
@@ -89,41 +90,14 @@ def _outputs(self: Any, frame: pd.DataFrame, n_classes: int | None) -> list[np.n
             totals[i] = totals[i] + from_scale(said, member["scale"], member["shift"][at])
     return [total / len(member["folds"]) for total, member in zip(totals, self.members_)]
 
-
-def tempered(
-    probabilities: np.ndarray,  # (rows, classes)
-    temperature: float,  # above 1 makes them less sure, below 1 more
-) -> np.ndarray:  # the same shape; rows sum to 1
-    "Probabilities at another temperature (Guo et al. 2017)."
-    if temperature == 1.0:
-        return probabilities
-    powers = np.clip(probabilities, 1e-12, 1.0) ** (1.0 / temperature)
-    return powers / powers.sum(axis=1, keepdims=True)
-
-# %% ../../nbs/53_training.blend.ipynb #4f63b3f0
+# %% ../../nbs/53_training.blend.ipynb #e7f9dc15
 def _weighted(self: Any, frame: pd.DataFrame, n_classes: int | None) -> np.ndarray:
     "The weighted mean of the members, or what the stacker makes of them."
     check_is_fitted(self, "members_")
     outputs = _outputs(self, frame, n_classes)
     if self.stacker_ is not None:
-        return stacked_output(self.stacker_, outputs, n_classes)
+        return stack_output(self.stacker_, outputs)
     return sum(member["weight"] * output for member, output in zip(self.members_, outputs))
-
-
-def stack_features(
-    outputs: Sequence[np.ndarray],  # of each member: (rows, classes) or (rows,)
-) -> np.ndarray:  # (rows, members x classes)
-    "What a stacker looks at: log-probabilities, or values."
-    return np.hstack([np.log(np.clip(o, 1e-7, 1.0)) if o.ndim == 2 else o[:, None] for o in outputs])
-
-
-def stacked_output(
-    stacker: Any,  # fitted on `stack_features`
-    outputs: Sequence[np.ndarray],  # of each member
-    n_classes: int | None,  # None for values
-) -> np.ndarray:
-    "What a stacker makes of its members."
-    return output_of(stacker, stack_features(outputs), n_classes)
 
 # %% ../../nbs/53_training.blend.ipynb #d599c64d
 def _fit_member(given: dict[str, Any], folds: list[Fold], target: Target, seed: int) -> dict[str, Any]:
@@ -180,7 +154,7 @@ class BlendClassifier(ClassifierMixin, _Blend):
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         "(rows, classes)"
-        return tempered(_weighted(self, X, len(self.classes_)), self.temperature_)
+        return calibrated(_weighted(self, X, len(self.classes_)), self.temperature_)
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         "The likeliest class code."

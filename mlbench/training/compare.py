@@ -179,6 +179,7 @@ def compared(
     rule: str = "best",  # "best", or "simplest" within noise of it
 ) -> Comparison:
     "What an arena has found. Raises `StageError` when every candidate failed."
+    arena.close_entries()
     specs = [entry.spec for entry in arena.entries.values()]
     failures = {name: entry.failure for name, entry in arena.entries.items() if entry.failure}
     if len(failures) == len(specs):
