@@ -154,7 +154,7 @@ def _full(
 # %% ../../nbs/70_deployment.graph.ipynb #3044c01b
 Converter = Callable[["Graph", Any, "list[Block]"], "list[Block]"]
 CONVERTERS: dict[str, Converter] = {}
-TRANSLATORS = ("steps", "encoders", "onnx", "forests", "catboosting", "blending")  # modules that hold converters
+TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending")  # modules that hold converters
 
 
 def type_key(
