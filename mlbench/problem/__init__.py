@@ -22,5 +22,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Proposal": "mlbench.problem.proposal",
         "propose": "mlbench.problem.proposal",
         "problem_yaml": "mlbench.problem.proposal",
+        "cost_matrix": "mlbench.problem.costs",
+        "cost_of": "mlbench.problem.costs",
+        "decide": "mlbench.problem.costs",
+        "least_cost": "mlbench.problem.costs",
     },
 )

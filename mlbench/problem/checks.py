@@ -165,6 +165,18 @@ def _time_mistakes(series: pd.Series, name: str) -> Iterator[str]:
     if bool(pd.to_datetime(series.dropna(), errors="coerce", format="ISO8601", utc=True).isna().any()):
         yield f"columns.time names {name!r}, which holds {_list(series.dropna().unique(), 2)}: no dates that could be ordered. Set data.date_format."
 
+# %% ../../nbs/13_problem.checks.ipynb #1af2f516
+def _cost_mistakes(problem: Problem, frame: pd.DataFrame) -> Iterator[str]:
+    "Costs of classes that the target, which exists, does not have."
+    from mlbench.problem.costs import cost_matrix
+    from mlbench.problem.target import Target, class_names
+
+    if problem.costs and problem.task != "regression":
+        try:
+            cost_matrix(problem.costs, Target(problem.target, problem.task, class_names(frame[problem.target])))
+        except ProblemError as error:
+            yield from error.mistakes
+
 # %% ../../nbs/13_problem.checks.ipynb #3584174b
 def check_frame(
     problem: Problem,  # as written
@@ -175,7 +187,7 @@ def check_frame(
         raise ProblemError("the table has no rows. Look at data.source and data.query.", "problem.yaml")
     mistakes = list(_name_mistakes(problem, frame))
     if problem.target in frame.columns:
-        mistakes += _target_mistakes(problem, frame)
+        mistakes += [*_target_mistakes(problem, frame), *_cost_mistakes(problem, frame)]
     mistakes += _role_mistakes(problem, frame)
     if mistakes:
         raise ProblemError(mistakes, "problem.yaml")

@@ -15,10 +15,12 @@ from ..core.errors import ProblemError, UsageError, did_you_mean
 from ..core.files import read_yaml
 from ..core.secrets import mask, mask_url
 from ..core.show import Facts
+from .costs import cost_matrix, cost_mistakes
 from .criteria import FAIRNESS_FIGURES, Criterion, parse_criterion
 from .metrics import default_metric, metric
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from mlbench.data.sources import TableRead
@@ -146,7 +148,8 @@ def _together(self: Problem) -> list[tuple[tuple[str, ...], str]]:
         _check_task(self.task)
     except UsageError as error:
         return [(("task",), str(error))]
-    return [*_metric_mistakes(self), *_role_mistakes(self)]
+    costs = cost_mistakes(self.costs, self.task) if self.costs is not None else ()
+    return [*_metric_mistakes(self), *_role_mistakes(self), *costs]
 
 # %% ../../nbs/12_problem.problem.ipynb #847f54db
 def _read(self: Problem, n_rows: int | None = None) -> TableRead:
@@ -216,12 +219,25 @@ def _criteria(self: Problem) -> list[Criterion]:
     return [parse_criterion(name, text, self.task) for name, text in self.success.items()]
 
 
+def _costs_text(costs: Mapping[str, Any]) -> str:
+    "Costs in one line."
+    pairs = [(f"{k} said {a}", c) for k, row in costs.items() if isinstance(row, Mapping) for a, c in row.items()]
+    return ", ".join(f"{k.replace('_', ' ')} {c:g}" for k, c in (pairs or list(costs.items())))
+
+
+def _cost_matrix(self: Problem, target: Any) -> np.ndarray | None:
+    "The costs as a matrix of true class by answer, in the order of the target's codes; None where none are written."
+    return cost_matrix(self.costs, target)
+
+
 def _facts(self: Problem) -> Facts:
     "The problem as a small table."
     target = self.target + (f" (positive: {self.positive})" if self.positive else "")
     rows = {"question": self.question or "not written down", "task": self.task, "data": mask(mask_url(self.data.source)), "target": target}
     rows["metric"] = ", ".join(self.metrics)
     rows["success"] = "; ".join(map(str, self.criteria())) or "no goal is set"
+    if self.costs:
+        rows["costs"] = _costs_text(self.costs)
     roles = {k: ", ".join([v] if isinstance(v, str) else v) for k, v in self.columns.model_dump(exclude={"kinds"}).items() if v}
     return Facts(self.name, rows | roles, f"split {self.split.strategy}, test {self.split.test:g}, {self.split.folds} folds, seed {self.split.seed}")
 
@@ -351,12 +367,14 @@ class Problem(_Section):
     metric: str = ""  # the one that chooses; empty takes the task's default
     also: Names = Field(default_factory=list)  # further metrics to report
     success: dict[str, Any] = Field(default_factory=dict)  # metric or figure -> operator and number
+    costs: dict[str, Any] | None = None  # of mistakes: kind -> cost, or true class -> answer -> cost; None weighs all the same
     constraints: ConstraintsSpec = Field(default_factory=ConstraintsSpec)
     split: SplitSpec = Field(default_factory=SplitSpec)
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     read, files, fingerprint, check_frame = _read, _files, _fingerprint, _check_frame
     inputs, criteria, to_dict, _repr_html_ = _inputs, _criteria, _to_dict, _html
     split_settings, fold_settings, settled = _split_settings, _fold_settings, _settled
+    cost_matrix = _cost_matrix
     from_dict, load = classmethod(_from_dict), classmethod(_load)
 
     def __repr__(self) -> str:
