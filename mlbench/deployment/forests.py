@@ -179,6 +179,7 @@ def summed_leaves(
 ) -> Block:  # one column per class
     "The sum over all trees of the rows of numbers in their leaves."
     classes, total = shares[0].shape[1], ""
+    graph.spread = max(graph.spread, 2 * GROUP)
     size = max(1, GROUP // classes)
     for start in range(0, len(trees), size):
         part = _leaf_shares(graph, block, trees[start : start + size], shares[start : start + size])
@@ -253,3 +254,8 @@ def _xgboost(step: Any) -> TreeSums:
     booster = step.get_booster()
     best = getattr(step, "best_iteration", None) if step.early_stopping_rounds else None
     return xgboost_sums(booster if best is None else booster[: best + 1])
+
+@reads_trees("mlbench.XGBoostTreesClassifier", "mlbench.XGBoostTreesRegressor")
+def _kept_xgboost(step: Any) -> TreeSums:
+    "The model that the estimator of mlbench keeps as bytes."
+    return xgboost_sums(step._library_model())

@@ -154,7 +154,7 @@ def _full(
 # %% ../../nbs/70_deployment.graph.ipynb #3044c01b
 Converter = Callable[["Graph", Any, "list[Block]"], "list[Block]"]
 CONVERTERS: dict[str, Converter] = {}
-TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending")  # modules that hold converters
+TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels")  # modules that hold converters
 
 
 def type_key(
@@ -245,6 +245,7 @@ class Graph:
     trail: list[str] = field(default_factory=list)  # steps being translated now
     steps: list[tuple[str, Any, list[Block]]] = field(default_factory=list)  # what was translated, and to what
     count: int = 0
+    spread: int = 0  # numbers that the widest step makes of one row; 0 where no step is wide
     watched: bool = False  # whether every step is written alone, so that its output can be looked at
 
     name, node, constant, table = _name, _node, _constant, _table

@@ -148,7 +148,7 @@ def pipeline_to_onnx(
     outputs = {_output_name(inputs, classes): answer}
     if watch:
         outputs |= {f"{n}: {where}": graph.join(given) for n, (where, _, given) in enumerate(graph.steps) if given and not _raw(given, inputs)}
-    record = {"inputs": dict(inputs), "classes": classes, "schema_sha256": schema_hash(inputs)}
+    record = {"inputs": dict(inputs), "classes": classes, "schema_sha256": schema_hash(inputs), "spread": graph.spread}
     return graph.build(outputs, {f"mlbench.{k}": v for k, v in record.items()})
 
 # %% ../../nbs/70_deployment.onnx.ipynb #c9f62e6b

@@ -17,7 +17,7 @@ import numpy as np
 from ..core.errors import DataError, did_you_mean
 
 # %% auto #0
-__all__ = ['EPOCH', 'READERS', 'CHUNK', 'Field', 'InputError', 'is_missing', 'read_number', 'read_text', 'read_date',
+__all__ = ['EPOCH', 'READERS', 'CHUNK', 'CELLS', 'Field', 'InputError', 'is_missing', 'read_number', 'read_text', 'read_date',
            'read_column', 'read_rows', 'Scorer']
 
 # %% ../../nbs/70_deployment.rows.ipynb #d3b8c7f2
@@ -215,6 +215,7 @@ def read_rows(
 
 # %% ../../nbs/70_deployment.rows.ipynb #a774c149
 CHUNK = 20_000  # rows that are scored at once
+CELLS = 8_000_000  # numbers that the widest step of a graph may make at once
 
 
 class Scorer:
@@ -233,6 +234,8 @@ class Scorer:
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self.outputs = [o.name for o in self.session.get_outputs()]
         self.width = int(self.session.get_outputs()[0].shape[1])
+        spread = int(self.session.get_modelmeta().custom_metadata_map.get("mlbench.spread", 0))
+        self.chunk = min(CHUNK, max(100, CELLS // max(spread, 1)))
 
     def __call__(
         self,
@@ -240,6 +243,6 @@ class Scorer:
     ) -> np.ndarray:  # (rows, classes) of probabilities, or (rows, 1) of predictions
         "Score a table."
         rows = len(next(iter(given.values())))
-        parts = [{k: v[start : start + CHUNK] for k, v in given.items()} for start in range(0, rows, CHUNK)]
+        parts = [{k: v[start : start + self.chunk] for k, v in given.items()} for start in range(0, rows, self.chunk)]
         answers = [self.session.run(self.outputs[:1], part)[0] for part in parts]
         return np.concatenate(answers) if answers else np.zeros((0, self.width))
