@@ -35,5 +35,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "guarded_temperature": "mlbench.training.calibration",
         "reliability_table": "mlbench.training.calibration",
         "temperature_figure": "mlbench.training.calibration",
+        "best_threshold": "mlbench.training.thresholds",
+        "decision_table": "mlbench.training.thresholds",
+        "threshold_figure": "mlbench.training.thresholds",
     },
 )
