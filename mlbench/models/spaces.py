@@ -270,8 +270,8 @@ def _kind_mistakes(kind: str, given: Any, task: str) -> tuple[list[Dimension], l
     "The dimensions of one kind, and what is wrong with them."
     if not isinstance(given, Mapping):
         return [], [f"{kind}: {given!r} was found; a mapping was expected, such as {{'learning_rate': [0.01, 0.3, 'log']}}, or {{}} for the space that it has."]
-    known, found, wrong = model_spec(kind).build(task, None if task == "regression" else 2).get_params(), [], []
-    usual = {d.name: d for d in SPACES.get(kind, [])}
+    usual, found, wrong = {d.name: d for d in SPACES.get(kind, [])}, [], []
+    known = [*model_spec(kind).build(task, None if task == "regression" else 2).get_params(), *usual]
     for name, value in given.items():
         if name not in known:
             wrong.append(f"{kind} has no setting {name!r}. {did_you_mean(str(name), known)}")

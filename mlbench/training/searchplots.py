@@ -52,7 +52,7 @@ def _history_title(found: Search) -> str:
     if not best.params:
         return f"{plural(made, 'trial')}, none better than {best.name} as it comes"
     gain = f", {number(abs(best.score - usual.score), 2)} better than {usual.name} as it comes" if usual else ""
-    return f"{best.name} is the best of {plural(made, 'trial')}: {found.metric} {number(best.score)}{gain}"
+    return f"{best.name} is the best of {plural(made, 'trial')}: {found.metric} {number(best.score, 4)}{gain}"
 
 # %% ../../nbs/57_training.searchplots.ipynb #6a50cd96
 def _dots(found: Search, kind: str, colour: str) -> list[dict[str, Any]]:
@@ -231,7 +231,7 @@ def search_parallel(
         return _none(found, kind, len(trials))
     axes = [{"label": d.name} | _axis(d, _positions(d, trials)) for d in _varied(found, kind)]
     ends = _view(found, scores)[0] or [float(scores.min()), float(scores.max())]
-    inside = np.clip(scores, *ends)
+    inside = np.clip(scores, ends[0], ends[1])
     colours = [[0.0, GRID], [1.0, GOOD]] if found.greater_is_better else [[0.0, GOOD], [1.0, GRID]]
     look = {"color": inside, "colorscale": colours, "cmin": ends[0], "cmax": ends[1], "showscale": False}
     figure = figure_layout(go.Figure(), f"{kind}: {_good_region(found, kind) or plural(len(trials), 'trial')}", height=420)
@@ -310,6 +310,7 @@ def search_slices(
     figure = figure_layout(figure, _slices_title(found, kind), height=150 + 230 * high, legend=False)
     for n, d in enumerate(shown):
         title = d.name + (f" ({d.unit})" if d.unit else "")
+        figure.update_xaxes(categoryorder="array", categoryarray=[choice_label(c) for c in d.choices], row=n // wide + 1, col=n % wide + 1)
         figure.update_xaxes(title_text=title, type="category" if d.choices else "log" if d.log else "linear", row=n // wide + 1, col=n % wide + 1)
     figure.update_yaxes(range=_view(found, scores)[0])
     return figure.update_yaxes(title_text=found.metric, col=1)
@@ -328,7 +329,7 @@ def search_sentence(
         told = f"The best is `{best.name}` with {found.metric} {number(best.score)}" + ("." if best.params else ", as it comes.")
         return Sentence(" ".join([head, told, *found.notes]))
     folds, tried = len(best.scores), sum(t.state == "finished" and bool(t.params) for t in found.records)
-    p_value = min(1.0, tried * corrected_difference(best.scores, usual.scores, 1 / max(folds - 1, 1)).p_value)
+    p_value = min(1.0, tried * corrected_difference(np.array(best.scores), np.array(usual.scores), 1 / max(folds - 1, 1)).p_value)
     gain = f"`{best.name}` has {found.metric} {number(best.score)} where `{usual.name}` as it comes has {number(usual.score)}"
     luck = (
         f"more than the luck of {plural(tried, 'try', 'tries')} explains (p {number(p_value, 2)})"
