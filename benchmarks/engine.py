@@ -1,0 +1,233 @@
+"""What the modelling engine costs beside the models that it fits.
+
+    python benchmarks/engine.py                                  all three parts (about ten minutes)
+    python benchmarks/engine.py --parts fit,predict --seconds 20 --rows 2000
+    python benchmarks/engine.py --parts growth --growth 10000,100000
+
+fit: wall time of `mb.fit` with a limit, over the time that its models' own fits took, divided by two for the two that run side by side.
+Bar: 10% on top. What is inside of it is told: features, predictions of held-out rows, the rest (kinds of columns, folds, ensemble).
+
+predict: rows per second of `model.predict_proba`, and of its members' own predictions on features that are made already.
+
+growth: time and peak memory of a fit from ten thousand to a million rows of a generated table of numbers, categories, dates and text, each
+in a process of its own: with the limit (bar: at most 10% over it), and of one LightGBM on all folds without a limit.
+
+Exit code 1 when a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+CORES = 2
+OVERHEAD = 0.10
+LATE = 1.10
+MISSED: list[str] = []
+
+
+def told(name: str, value: float, unit: str, bar: float | None = None, note: str = "") -> None:
+    "Print a figure, and remember it when it misses its bar."
+    if bar is not None and value > bar:
+        MISSED.append(name)
+    limit = "" if bar is None else f"  (bar {bar:g}{', MISSED' if value > bar else ''})"
+    print(f"{name:<58}{value:12,.4g} {unit}{limit}{'  ' + note if note else ''}", flush=True)
+
+
+def mixed_table(rows: int, seed: int = 0) -> pd.DataFrame:
+    "Numbers, categories of few and of many values, dates, short texts and missing cells; a binary target that depends on most of them."
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({f"measure_{i}": rng.normal(size=rows).round(4) for i in range(8)})
+    frame["amount"] = rng.lognormal(3, 1, rows).round(2)
+    frame["branch"] = rng.choice(["north", "south", "east", "west"], rows)
+    frame["town"] = np.char.add("town ", rng.zipf(1.4, rows).clip(max=2000).astype(str))
+    frame["opened"] = pd.Timestamp("2015-01-01") + pd.to_timedelta(rng.integers(0, 3000, rows), "D")
+    words = np.array(["late", "early", "broken", "friendly", "cheap", "slow", "quick", "dirty", "clean", "kind"])
+    picked = words[rng.integers(0, len(words), (rows, 6))]
+    frame["note"] = [" ".join(line) for line in picked]
+    late, south = (picked == "late").sum(axis=1), (frame["branch"] == "south").to_numpy()
+    score = frame["measure_0"] * frame["measure_1"] + np.log(frame["amount"]) - 3 + late - south + rng.normal(size=rows)
+    frame["left"] = np.where(score > np.quantile(score, 0.7), "yes", "no")
+    frame.loc[rng.random(rows) < 0.1, "measure_2"] = np.nan
+    frame.loc[rng.random(rows) < 0.05, "town"] = None
+    return frame
+
+
+# --- fit ------------------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def clocked(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
+    "Add up the seconds that some functions take, over all threads, while this is open."
+    spent: dict[str, float] = defaultdict(float)
+    lock, before = threading.Lock(), {}
+
+    def timed(label: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return work(*given, **named)
+            finally:
+                with lock:
+                    spent[label] += time.perf_counter() - start
+                    spent[f"{label}: calls"] += 1
+
+        return call
+
+    for label, (owner, name) in places.items():
+        before[label] = getattr(owner, name)
+        setattr(owner, name, timed(label, before[label]))
+    try:
+        yield spent
+    finally:
+        for label, (owner, name) in places.items():
+            setattr(owner, name, before[label])
+
+
+def fitting(rows: int, seconds: float) -> Any:
+    "A fit within the limit, and where its time went; gives the model."
+    import mlbench as mb
+    from mlbench.training import arena
+
+    frame = mixed_table(rows)
+    mb.fit(frame.head(300), target="left", time_limit=2)  # libraries are loaded before the clock starts
+    places = {"fits": (arena, "fit_rounds"), "predictions": (arena, "output_of"), "features": (arena.Fold, "features")}
+    with clocked(places) as spent:
+        start = time.perf_counter()
+        model = mb.fit(frame, target="left", time_limit=seconds)
+        wall = time.perf_counter() - start
+    fits = spent["fits"] / CORES
+    print(f"## fit: {rows:,} rows, limit {seconds:g} s, {int(spent['fits: calls'])} fits; model {model.spec_name}")
+    told("wall time of mb.fit", wall, "s", LATE * seconds)
+    told("own time of all its fits, over two cores", fits, "s")
+    told("making features, over two cores (waiting for it included)", spent["features"] / CORES, "s")
+    told("predicting held-out rows, over two cores", spent["predictions"] / CORES, "s")
+    told("overhead: wall time over that of the fits, less one", wall / fits - 1 if fits else float("inf"), "", OVERHEAD)
+    return model
+
+
+# --- predict --------------------------------------------------------------------------------------------------------------------------
+
+
+def fitted_parts(model: Any) -> tuple[list[tuple[Any, Callable[[Any], Any]]], list[Any]]:
+    "Of a blend or a single model: estimators with the transformer that each wants, and all transformers."
+    made = model.pipeline
+    if not hasattr(made, "members_"):
+        return [(made.named_steps["estimator"], made.named_steps["features"].transform)], [made.named_steps["features"]]
+    pairs = [(estimator, made.features_[fold][m["style"]].transform) for m in made.members_ for fold, estimator in zip(m["folds"], m["estimators"])]
+    used = {(fold, m["style"]) for m in made.members_ for fold in m["folds"]}
+    return pairs, [made.features_[fold][style] for fold, style in sorted(used)]
+
+
+def quickest(work: Callable[[], Any], times: int = 3) -> float:
+    "Seconds of the quickest of some calls."
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def predicting(model: Any, rows: int) -> None:
+    "Rows per second of the model and of its parts."
+    from mlbench.training.fitting import limited_threads, output_of
+
+    frame = mixed_table(rows, seed=1).drop(columns="left")
+    pairs, transformers = fitted_parts(model)
+    conformed = model.conform(frame)
+    with limited_threads(0, conformed.size):
+        features = sum(quickest(lambda t=t: t.transform(conformed)) for t in transformers)
+        members = 0.0
+        for estimator, change in pairs:
+            seen = change(conformed)
+            members += quickest(lambda e=estimator, x=seen: output_of(e, x, 2))
+    whole = quickest(lambda: model.predict_proba(frame))
+    print(f"## predict: {rows:,} rows, {len(pairs)} estimators, {len(transformers)} transformers")
+    told("rows per second of the model", rows / whole, "rows/s")
+    told("rows per second of its members' own predictions", rows / members, "rows/s", note=f"the model has {members / whole:.0%} of it")
+    told("features of all folds and styles", features, "s")
+    told("members", members, "s")
+    told("all of the prediction", whole, "s", note=f"{whole - features - members:+.3f} s beside both")
+
+
+# --- growth ---------------------------------------------------------------------------------------------------------------------------
+
+
+def one_size(rows: int, seconds: float, alone: bool) -> dict[str, float]:
+    "In this process: one fit, its time, and the most memory."
+    import mlbench as mb
+
+    start = time.perf_counter()
+    frame = mixed_table(rows)
+    mb.fit(frame.head(300), target="left", time_limit=2)
+    made, before = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    model = mb.fit(frame, target="left", models=["lightgbm"]) if alone else mb.fit(frame, target="left", time_limit=seconds)
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    table = float(frame.memory_usage(deep=True).sum()) / 2**20
+    name = next(iter(model.metrics), "")
+    return {"rows": rows, "seconds": took, "making": made, "before": before, "peak": peak, "table": table, name: float(model.metrics.get(name, np.nan))}
+
+
+def growth(sizes: list[int], seconds: float) -> None:
+    "Fits of growing size, each in a process of its own."
+    for alone, title in ((False, f"all candidates within {seconds:g} s"), (True, "one LightGBM on all folds, no limit")):
+        print(f"## growth: {title}")
+        found = []
+        for rows in sizes:
+            command = [sys.executable, __file__, "--one", json.dumps([rows, seconds, alone])]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
+            found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+            f = found[-1]
+            note = f"peak {f['peak']:,.0f} MB ({f['before']:,.0f} before it), table {f['table']:,.0f} MB"
+            told(f"{rows:,} rows", f["seconds"], "s", None if alone else LATE * seconds, note)
+        if len(found) > 1:
+            times = found[-1]["rows"] / found[0]["rows"]
+            longer, more = found[-1]["seconds"] / found[0]["seconds"], found[-1]["peak"] / found[0]["peak"]
+            print(f"{times:g} times the rows: {longer:.3g} times the time, {more:.3g} times the memory")
+
+
+# --- the command ----------------------------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    "Print every figure."
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default="fit,predict,growth", help="some of fit, predict, growth")
+    parser.add_argument("--seconds", type=float, default=60.0, help="limit of a fit")
+    parser.add_argument("--rows", type=int, default=10_000, help="of the table of fit and predict")
+    parser.add_argument("--growth", default="10000,100000,1000000", help="sizes of the part growth")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one_size(*json.loads(given.one))))
+        return 0
+    parts = given.parts.split(",")
+    if "fit" in parts or "predict" in parts:
+        model = fitting(given.rows, given.seconds)
+        if "predict" in parts:
+            predicting(model, given.rows)
+    if "growth" in parts:
+        growth([int(n) for n in given.growth.split(",")], given.seconds)
+    print(f"missed: {', '.join(MISSED)}" if MISSED else "every bar is met")
+    return int(bool(MISSED))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
