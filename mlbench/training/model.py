@@ -64,11 +64,14 @@ def _predict(
     self: Model,
     frame: pd.DataFrame,  # raw rows
 ) -> np.ndarray:  # classes as they stand in the data, or values
-    "Predictions; a binary model says the positive class from `threshold` on."
+    "Predictions; a binary model says the positive class from `threshold` on, one with several classes what is expected to cost least."
     output = self.output(frame)
     if not self.target.classes:
         return output
-    codes = (output[:, 1] >= self.threshold).astype(int) if len(self.target.classes) == 2 else output.argmax(axis=1)
+    if len(self.target.classes) == 2:
+        codes = (output[:, 1] >= self.threshold).astype(int)
+    else:
+        codes = output.argmax(axis=1) if self.costs is None else (output @ np.asarray(self.costs)).argmin(axis=1)
     return self.target.decode(codes)
 
 # %% ../../nbs/54_training.model.ipynb #f9cdb61e
@@ -79,6 +82,7 @@ def _record(self: Model) -> dict[str, Any]:
         "format": 1,
         "spec": self.spec_name,
         "threshold": self.threshold,
+        "costs": self.costs,
         "target": self.target.to_dict(),
         "metrics": self.metrics,
         "facts": self.facts,
@@ -141,6 +145,7 @@ def _load(
         metrics=record["metrics"],
         facts=record["facts"],
         threshold=record["threshold"],
+        costs=record.get("costs"),
     )
 
 # %% ../../nbs/54_training.model.ipynb #660c26e9
@@ -191,6 +196,7 @@ class Model:
     metrics: dict[str, Any] = field(default_factory=dict)  # cross-validated means
     facts: dict[str, Any] = field(default_factory=dict)  # rows, seed, versions
     threshold: float = 0.5  # probability from which a binary model says the positive class
+    costs: list[list[float]] | None = None  # of mistakes with several classes, true class by answer; None takes the likeliest class
     comparison: Any = field(default=None, repr=False, compare=False)  # the `Comparison` that chose it; not saved
     leaderboard = _leaderboard
     conform = _conformed

@@ -37,6 +37,7 @@ TRUSTED = frozenset(
         "mlbench.features.categories.TargetMeans",
         "mlbench.features.dates.DateParts",
         "mlbench.features.numbers.Numbers",
+        "mlbench.features.scores.TextScores",
         "mlbench.features.text.FillText",
         "mlbench.features.text.TextTopics",
         "mlbench.features.text.WordWeights",
@@ -53,6 +54,8 @@ TRUSTED = frozenset(
         "mlbench.models.vectors.SupportVectorsRegressor",
         "mlbench.models.xgboosting.XGBoostTreesClassifier",
         "mlbench.models.xgboosting.XGBoostTreesRegressor",
+        "mlbench.training.blend.BlendClassifier",
+        "mlbench.training.blend.BlendRegressor",
         "numpy.dtype",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     }
