@@ -18,24 +18,10 @@ from ..core.progress import report
 from ..core.show import Facts
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
+from ..training.intervals import bootstrap_rows
 
 # %% auto #0
-__all__ = ['bootstrap_rows', 'bootstrap_values', 'percentile_interval', 'Evaluation', 'evaluate_model']
-
-# %% ../../nbs/60_evaluation.intervals.ipynb #8b486dad
-def bootstrap_rows(
-    n: int,  # number of rows
-    n_resamples: int,  # how many samples are drawn
-    seed: int,  # of the draws
-    groups: np.ndarray | None = None,  # group of each row, shape (n,); whole groups are drawn then
-) -> list[np.ndarray]:  # positions of each sample
-    "Draw samples of rows, or of groups of rows, with replacement."
-    rng = np.random.default_rng(seed)
-    if groups is None:
-        return [rng.integers(0, n, n) for _ in range(n_resamples)]
-    codes = pd.factorize(groups, use_na_sentinel=False)[0]
-    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    return [np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]) for _ in range(n_resamples)]
+__all__ = ['bootstrap_values', 'percentile_interval', 'Evaluation', 'evaluate_model']
 
 # %% ../../nbs/60_evaluation.intervals.ipynb #be00e904
 def bootstrap_values(

@@ -38,5 +38,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "best_threshold": "mlbench.training.thresholds",
         "decision_table": "mlbench.training.thresholds",
         "threshold_figure": "mlbench.training.thresholds",
+        "against_best": "mlbench.training.intervals",
+        "better": "mlbench.training.intervals",
+        "holm": "mlbench.training.intervals",
+        "paired_bootstrap": "mlbench.training.intervals",
     },
 )

@@ -5,12 +5,19 @@
 # %% ../../nbs/51_training.intervals.ipynb #a865d9d5
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+
+from ..core.show import Sentence, number
+from ..problem.metrics import as_probabilities, metric
+from .scoring import make_scorer
 
 # %% auto #0
-__all__ = ['corrected_error', 'corrected_interval', 'Difference', 'corrected_difference']
+__all__ = ['corrected_error', 'corrected_interval', 'Difference', 'corrected_difference', 'bootstrap_rows', 'paired_bootstrap',
+           'holm', 'better', 'against_best']
 
 # %% ../../nbs/51_training.intervals.ipynb #c696c050
 def corrected_error(
@@ -80,3 +87,97 @@ def corrected_difference(
     if error == 0:
         return Difference(mean, low, high, 1.0 if mean == 0 else 0.0)
     return Difference(mean, low, high, float(2 * t.sf(abs(mean) / error, len(gaps) - 1)))
+
+# %% ../../nbs/51_training.intervals.ipynb #ffd91b7e
+def bootstrap_rows(
+    n: int,  # number of rows
+    n_resamples: int,  # how many samples are drawn
+    seed: int,  # of the draws
+    groups: np.ndarray | None = None,  # group of each row, shape (n,); whole groups are drawn then
+) -> list[np.ndarray]:  # positions of each sample
+    "Draw samples of rows, or of groups of rows, with replacement."
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        return [rng.integers(0, n, n) for _ in range(n_resamples)]
+    codes = pd.factorize(groups, use_na_sentinel=False)[0]
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return [np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]) for _ in range(n_resamples)]
+
+# %% ../../nbs/51_training.intervals.ipynb #26b8ec13
+def _gaps(name: str, y: np.ndarray, a: np.ndarray, b: np.ndarray, samples: Sequence[np.ndarray]) -> np.ndarray:
+    "Metric of a minus metric of b on each sample that has both."
+    k, sign = a.shape[1] if a.ndim == 2 else None, 1 if metric(name).greater_is_better else -1
+    gaps = []
+    for rows in samples:
+        scorer = make_scorer(name, y[rows], k)
+        gaps.append(sign * (scorer(a[rows]) - scorer(b[rows])))
+    return np.array([g for g in gaps if np.isfinite(g)])
+
+
+def paired_bootstrap(
+    name: str,  # a metric
+    y: np.ndarray,  # true codes or numbers
+    a: np.ndarray,  # output of one model: probabilities (n, K) or values (n,)
+    b: np.ndarray,  # output of the other on the same rows
+    *,
+    draws: int = 1000,  # samples
+    seed: int = 0,  # of the draws
+    groups: np.ndarray | None = None,  # group of each row; whole groups are drawn then
+) -> Difference:  # a - b, in the metric's unit
+    "Compare two fitted models on the same rows; rows that either has no output for are left out."
+    a, b = (np.asarray(p, dtype=float) if metric(name).needs == "value" else as_probabilities(p) for p in (a, b))
+    known = np.isfinite(a.reshape(len(a), -1)).all(axis=1) & np.isfinite(b.reshape(len(b), -1)).all(axis=1)
+    a, b, y = a[known], b[known], np.asarray(y)[known]
+    samples = bootstrap_rows(len(y), draws, seed, None if groups is None else np.asarray(groups)[known]) if len(y) else []
+    gaps = _gaps(name, y, a, b, samples)
+    if len(gaps) < 10:
+        return Difference(*(float("nan"),) * 4)
+    mean = float(_gaps(name, y, a, b, [np.arange(len(y))]).sum())
+    low, high = (float(q) for q in np.quantile(gaps, [0.025, 0.975]))
+    tails = [(np.sum(side) + 1) / (len(gaps) + 1) for side in (gaps <= 0, gaps >= 0)]
+    return Difference(mean, low, high, float(min(1.0, 2 * min(tails))))
+
+# %% ../../nbs/51_training.intervals.ipynb #3f9a1275
+def holm(
+    p_values: Sequence[float],  # one per test; nan where a test had no result
+) -> np.ndarray:  # in the same order; nan stays nan
+    "P values corrected for the number of tests (Holm 1979)."
+    p = np.asarray(p_values, dtype=float)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
+
+# %% ../../nbs/51_training.intervals.ipynb #e50aebc7
+def better(
+    a: str,  # name of one model
+    b: str,  # name of the other
+    difference: Difference,  # a - b, from `corrected_difference` or `paired_bootstrap`
+    name: str,  # the metric
+    p_value: float | None = None,  # corrected for many tests; None takes the one of the difference
+) -> Sentence:
+    "What the comparison of two models allows to say."
+    p = difference.p_value if p_value is None else p_value
+    if not np.isfinite(p):
+        return Sentence(f"Whether `{a}` or `{b}` is better cannot be said: there is too little to compare them by.")
+    ends = f"{name} differs by {number(abs(difference.mean))} (95 % interval {number(difference.low)} to {number(difference.high)}; p = {number(p, 2)})"
+    if not p <= 0.05 or difference.mean == 0:
+        return Sentence(f"`{a}` and `{b}` cannot be told apart: {ends}.")
+    first, second = (a, b) if (difference.mean > 0) == metric(name).greater_is_better else (b, a)
+    return Sentence(f"`{first}` is better than `{second}`: {ends}.")
+
+# %% ../../nbs/51_training.intervals.ipynb #836b794f
+def against_best(
+    scores: Mapping[str, Sequence[float]],  # model -> scores of the metric, one per fold
+    name: str,  # the metric
+    ratio: float,  # test rows divided by training rows
+) -> pd.DataFrame:  # model, mean, behind, p_value, corrected, worse; the best first
+    "Every model against the best, corrected for the number of comparisons (Nadeau and Bengio 2003; Holm 1979)."
+    means = {m: float(np.nanmean(s)) for m, s in scores.items()}
+    order = sorted(means, key=lambda m: -means[m] if metric(name).greater_is_better else means[m])
+    gaps = [corrected_difference(np.asarray(scores[m]), np.asarray(scores[order[0]]), ratio) for m in order]
+    table = pd.DataFrame({"model": order, "mean": [means[m] for m in order], "behind": [g.mean for g in gaps], "p_value": [g.p_value for g in gaps]})
+    table["corrected"] = [1.0, *holm(table["p_value"].to_numpy()[1:])]
+    return table.assign(worse=table["corrected"] <= 0.05)
