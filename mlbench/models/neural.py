@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 
 from ..core.progress import report
 from ..core.resuming import InnerPiece, inner_piece
+from .rounds import known_rows
 
 # %% auto #0
 __all__ = ['Training', 'one_thread', 'quiet_torch', 'build_network', 'layers_as_arrays', 'forward', 'softmax', 'train_network',
@@ -228,6 +230,7 @@ def train_network(
     train: np.ndarray,  # positions to learn from
     held_out: np.ndarray,  # positions that decide when to stop; may be empty
     training: Training,  # the settings
+    deadline: float = float("inf"),  # of `time.monotonic`; no epoch begins after it but the first
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[dict[str, float]]]:  # weights, biases, one record per epoch
     "Train a network with AdamW and early stopping."
     import torch
@@ -242,10 +245,10 @@ def train_network(
         loss = _held_out_loss(network, loss_of, X, target, held_out) if len(held_out) else train_loss
         state.history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
         report("neural network: epoch", epoch, training.max_epochs, validation_loss=round(loss, 5))
-        state.waited = 0 if loss < state.best_loss - 1e-5 else state.waited + 1
-        if loss < state.best_loss:
+        state.waited = 0 if loss < state.best_loss - 1e-5 or not len(held_out) else state.waited + 1
+        if loss < state.best_loss or (not len(held_out) and np.isfinite(loss)):
             state.best_loss, state.best = loss, layers_as_arrays(network)
-        if state.waited >= training.patience or not np.isfinite(train_loss):
+        if state.waited >= training.patience or not np.isfinite(train_loss) or time.monotonic() >= deadline:
             break
         if piece.due():
             _keep(state, piece)
@@ -296,6 +299,26 @@ class _TorchMLP(BaseEstimator):
         params: dict[str, Any] = {k: v for k, v in self.get_params().items() if k != "random_state"}
         return Training(**params | {"hidden": tuple(params["hidden"])})
 
+    def _learn(self, X: Any, target: np.ndarray, outputs: int, loss: str, codes: Any, held: tuple[Any, np.ndarray] | None, seconds: float | None) -> None:
+        "Train on all rows when others are held out, else set some aside; keep weights, history and epochs."
+        start, random, training = time.monotonic(), check_random_state(self.random_state), self._training()
+        train, held_out = split_held_out(X.shape[0], 0.0 if held else training.validation_fraction, random, codes)
+        if held:
+            X, target, held_out = _stacked(X, held[0]), np.concatenate([target, held[1]]), np.arange(len(train), len(train) + len(held[1]))
+        deadline = float("inf") if seconds is None else start + seconds
+        with quiet_torch(int(random.randint(2**31 - 1))) as torch:
+            loss_of, goal = getattr(torch.nn.functional, loss), torch.from_numpy(target)
+            self.weights_, self.biases_, self.history_ = train_network(X, goal, outputs, loss_of, train, held_out, training, deadline)
+        losses = [h["validation_loss"] for h in self.history_]
+        self.n_iter_ = int(np.nanargmin([*losses, np.inf])) % len(losses) + 1 if held else len(losses)
+
+    def _held(self, X_val: Any, y_val: Any, classes: np.ndarray | None) -> tuple[Any, Any] | None:
+        "Held-out rows, checked like those to learn from."
+        X_val, y_val = known_rows(X_val, y_val, classes)
+        if X_val is None:
+            return None
+        return validate_data(self, X_val, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False), np.asarray(y_val)
+
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "weights_")
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
@@ -308,19 +331,32 @@ class _TorchMLP(BaseEstimator):
         return tags
 
 # %% ../../nbs/46_models.neural.ipynb #8e99feaa
-def _fit_classes(self: TorchMLPClassifier, X: Any, y: Any) -> TorchMLPClassifier:
+def _stacked(above: Any, below: Any) -> Any:
+    "Two matrices as one, sparse when they are."
+    if isinstance(above, np.ndarray):
+        return np.vstack([above, below])
+    from scipy.sparse import vstack
+
+    return vstack([above, below], format="csr")
+
+
+def _fit_classes(
+    self: TorchMLPClassifier,
+    X: Any,  # features, filled and scaled
+    y: Any,  # classes
+    X_val: Any = None,  # features of rows that say when to stop; None sets some aside
+    y_val: Any = None,  # their classes
+    seconds: float | None = None,  # no epoch begins later, but the first
+) -> TorchMLPClassifier:  # fitted
     "Train on class labels with the cross entropy."
     X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
     check_classification_targets(y)
     self.classes_, codes = np.unique(y, return_inverse=True)
     if len(self.classes_) < 2:
         raise ValueError(f"TorchMLPClassifier needs two classes to tell apart, and there is one class only: {self.classes_[0]!r}")
-    random, training = check_random_state(self.random_state), self._training()
-    train, held_out = split_held_out(len(codes), training.validation_fraction, random, codes)
-    with quiet_torch(int(random.randint(2**31 - 1))) as torch:
-        target, loss = torch.from_numpy(codes.astype(np.int64)), torch.nn.functional.cross_entropy
-        self.weights_, self.biases_, self.history_ = train_network(X, target, len(self.classes_), loss, train, held_out, training)
-    self.n_iter_ = len(self.history_)
+    held = self._held(X_val, y_val, self.classes_)
+    aside = held and (held[0], np.searchsorted(self.classes_, held[1]).astype(np.int64))
+    self._learn(X, codes.astype(np.int64), len(self.classes_), "cross_entropy", codes, aside, seconds)
     return self
 
 # %% ../../nbs/46_models.neural.ipynb #e8a4f020
@@ -339,17 +375,20 @@ class TorchMLPClassifier(ClassifierMixin, _TorchMLP):
         return self.classes_[best]
 
 # %% ../../nbs/46_models.neural.ipynb #eace8fc2
-def _fit_values(self: TorchMLPRegressor, X: Any, y: Any) -> TorchMLPRegressor:
+def _fit_values(
+    self: TorchMLPRegressor,
+    X: Any,  # features, filled and scaled
+    y: Any,  # values
+    X_val: Any = None,  # features of rows that say when to stop; None sets some aside
+    y_val: Any = None,  # their values
+    seconds: float | None = None,  # no epoch begins later, but the first
+) -> TorchMLPRegressor:  # fitted
     "Train on values with the squared error."
     X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True)
     self.target_mean_, self.target_scale_ = float(np.mean(y)), float(np.std(y))
-    random, training = check_random_state(self.random_state), self._training()
-    train, held_out = split_held_out(len(y), training.validation_fraction, random)
-    with quiet_torch(int(random.randint(2**31 - 1))) as torch:
-        standard = (np.asarray(y, dtype=np.float64) - self.target_mean_) / (self.target_scale_ or 1.0)
-        target, loss = torch.from_numpy(standard.astype(np.float32))[:, None], torch.nn.functional.mse_loss
-        self.weights_, self.biases_, self.history_ = train_network(X, target, 1, loss, train, held_out, training)
-    self.n_iter_ = len(self.history_)
+    held = self._held(X_val, y_val, None)
+    standard = lambda v: ((np.asarray(v, dtype=np.float64) - self.target_mean_) / (self.target_scale_ or 1.0)).astype(np.float32)[:, None]
+    self._learn(X, standard(y), 1, "mse_loss", None, held and (held[0], standard(held[1])), seconds)
     return self
 
 # %% ../../nbs/46_models.neural.ipynb #80830820

@@ -217,6 +217,8 @@ def fit_rounds(
         _fit_forest(estimator, X, y, seconds)
     elif kind == "watched":
         estimator.fit(X, y, X_val=X_val, y_val=y_val, seconds=seconds)
+        if X_val is not None and "validation_fraction" in estimator.get_params(deep=False):
+            estimator.set_params(validation_fraction=0.0)
     else:
         FITS[kind](estimator, X, y, X_val, y_val, seconds)
     rounds = _rounds_kept(estimator)
@@ -236,6 +238,5 @@ def replay_parameters(
     found: dict[str, Any] = {name: rounds}
     if "learning_rate" in own:
         found["learning_rate"] = getattr(estimator, "learning_rate_", own["learning_rate"])
-    if "early_stopping" in own:
-        return found | {"early_stopping": False}
-    return found | ({"validation_fraction": 0.0} if "validation_fraction" in own else {})
+    switch = "early_stopping" if "early_stopping" in own else "validation_fraction"
+    return found | ({switch: own[switch]} if switch in own else {})
