@@ -19,8 +19,8 @@ from .steps import INT64
 from .trees import Tree, ensemble, histogram_trees, lightgbm_trees, single_precision
 
 # %% auto #0
-__all__ = ['LINKS', 'TreeReader', 'TREE_READERS', 'GROUP', 'CONVERTERS', 'TreeSums', 'linked', 'sums_of', 'tree_answer',
-           'reads_trees', 'flat_tree', 'forest_trees', 'summed_leaves', 'xgboost_trees', 'xgboost_sums']
+__all__ = ['LINKS', 'TreeReader', 'TREE_READERS', 'GROUP', 'TreeSums', 'linked', 'sums_of', 'tree_answer', 'reads_trees',
+           'flat_tree', 'forest_trees', 'summed_leaves', 'xgboost_trees', 'xgboost_sums']
 
 # %% ../../nbs/70_deployment.forests.ipynb #ae478419
 LINKS = ("identity", "exp", "log-odds", "share")
@@ -50,7 +50,7 @@ def linked(
     return probabilities(graph, score) if link == "log-odds" else score
 
 # %% ../../nbs/70_deployment.forests.ipynb #33cc273a
-TreeReader = Callable[[Any], TreeSums]
+TreeReader = Callable[[Any], "TreeSums | None"]
 TREE_READERS: dict[str, TreeReader] = {}
 
 
@@ -73,7 +73,10 @@ def tree_answer(
 
 def _convert_trees(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "The converter of every estimator that `sums_of` can read."
-    return [tree_answer(graph, graph.join(blocks), TREE_READERS[type_key(step)](step))]
+    sums = sums_of(step)
+    if sums is None:
+        raise ExportError(f"{graph.where()} is no sum of trees that the graph knows.")
+    return [tree_answer(graph, graph.join(blocks), sums)]
 
 
 def reads_trees(
@@ -187,9 +190,11 @@ def summed_leaves(
     return Block(total, "number", classes)
 
 # %% ../../nbs/70_deployment.forests.ipynb #40ff21bf
-def _forest_shares(step: Any) -> TreeSums:
-    "The mean share of the second of two classes."
+def _forest_shares(step: Any) -> TreeSums | None:
+    "The mean share of the second of two classes; None for another number of classes."
     members = _members(step)
+    if step.n_outputs_ != 1 or len(step.classes_) != 2:
+        return None
     return TreeSums(forest_trees(members, lambda t: t.value[:, 0, 1] / len(members)), np.zeros(1), "share")
 
 
@@ -198,15 +203,17 @@ def _convert_forest(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]
     members, block = _members(step), graph.join(blocks)
     if step.n_outputs_ != 1:
         raise ExportError(f"{graph.where()} predicts {step.n_outputs_} targets at once; the graph knows one. Fit one model for each.")
-    if len(step.classes_) == 2:
-        return [tree_answer(graph, block, _forest_shares(step))]
+    sums = _forest_shares(step)
+    if sums is not None:
+        return [tree_answer(graph, block, sums)]
     if len(step.classes_) == 1:
         return [graph.full(np.ones(1))]
     shares = [m.tree_.value[m.tree_.children_left < 0, 0] / len(members) for m in members]
     return [summed_leaves(graph, block, forest_trees(members, lambda t: t.value[:, 0, 0]), shares)]
 
 
-CONVERTERS |= {f"sklearn.{name}Classifier": _convert_forest for name in ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")}
+for _name in ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree"):
+    TREE_READERS[f"sklearn.{_name}Classifier"], CONVERTERS[f"sklearn.{_name}Classifier"] = _forest_shares, _convert_forest
 
 # %% ../../nbs/70_deployment.forests.ipynb #296fd07a
 def _xgboost_tree(tree: dict[str, Any], target: int) -> Tree:
@@ -255,7 +262,10 @@ def _xgboost(step: Any) -> TreeSums:
     best = getattr(step, "best_iteration", None) if step.early_stopping_rounds else None
     return xgboost_sums(booster if best is None else booster[: best + 1])
 
+
 @reads_trees("mlbench.XGBoostTreesClassifier", "mlbench.XGBoostTreesRegressor")
 def _kept_xgboost(step: Any) -> TreeSums:
-    "The model that the estimator of mlbench keeps as bytes."
-    return xgboost_sums(step._library_model())
+    "The model that the estimator of mlbench keeps as bytes, back on the scale of the target."
+    sums = xgboost_sums(step._library_model())
+    scale, mean = getattr(step, "target_scale_", 1.0), getattr(step, "target_mean_", 0.0)
+    return replace(sums, trees=[replace(t, leaves=t.leaves * scale) for t in sums.trees], base=sums.base * scale + mean)

@@ -162,9 +162,7 @@ class Parity:
         return Facts("Parity", facts, self.sentence())._repr_html_()
 
 # %% ../../nbs/70_deployment.parity.ipynb #fbf11e2a
-def _record(
-    expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes: bool, tolerance: float
-) -> Parity:
+def _record(expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes: bool, tolerance: float) -> Parity:
     "Compare and add up."
     absolute, relative = differences(expected, got, classes)
     wrong = wrong_labels(expected, got, tolerance) if classes else np.zeros(len(expected), bool)
