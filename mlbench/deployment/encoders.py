@@ -11,9 +11,10 @@ import numpy as np
 
 from .graph import Block, Graph, converts
 from .steps import text_columns, word_weights
+from ..features.text import GRID
 
 # %% auto #0
-__all__ = []
+__all__ = ['on_grid']
 
 # %% ../../nbs/70_deployment.encoders.ipynb #5f92f01f
 @converts("mlbench.TargetMeans")
@@ -31,6 +32,16 @@ def _target_means(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     return given
 
 # %% ../../nbs/70_deployment.encoders.ipynb #8a3e4abc
+def on_grid(
+    graph: Graph,
+    name: str,  # a tensor
+    step: float,  # a power of two
+) -> str:  # its values as multiples of the step
+    "Round to a grid, halves to even."
+    whole = graph.node("Round", graph.node("Div", name, graph.constant(step)))
+    return graph.node("Mul", whole, graph.constant(step))
+
+
 @converts("mlbench.TextTopics")
 def _text_topics(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "Weights of words, times topics."
@@ -38,4 +49,16 @@ def _text_topics(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
         return []
     topics = graph.constant(np.ascontiguousarray(step.components_.T, np.float64))
     weights = [word_weights(graph, step.words_, block) for block in text_columns(graph, blocks)]
-    return [Block(graph.node("MatMul", w.tensor, topics), "number", len(step.components_)) for w in weights]
+    return [Block(on_grid(graph, graph.node("MatMul", w.tensor, topics), 1 / GRID), "number", len(step.components_)) for w in weights]
+
+# %% ../../nbs/70_deployment.encoders.ipynb #9c36fc94
+@converts("mlbench.TextScores")
+def _text_scores(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Weights of words, times coefficients, plus the mean."
+    overall = np.asarray(step.overall_, np.float64)
+    if not len(step.words_.vocabulary_):
+        full = graph.full(overall)
+        return [Block(on_grid(graph, full.tensor, float(step.step_)), "number", full.width)]
+    weights = [word_weights(graph, step.words_, block) for block in text_columns(graph, blocks)]
+    scores = [graph.node("MatMul", w.tensor, graph.constant(np.ascontiguousarray(step.coef_.T, np.float64))) for w in weights]
+    return [Block(on_grid(graph, graph.node("Add", s, graph.constant(overall)), float(step.step_)), "number", len(overall)) for s in scores]

@@ -17,8 +17,8 @@ from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 # %% auto #0
-__all__ = ['MOST_WORDS', 'MOST_LETTERS', 'Layer', 'filled_text', 'FillText', 'words_of', 'pieces_of', 'learn_words',
-           'learn_tokens', 'WordWeights', 'TextTopics']
+__all__ = ['MOST_WORDS', 'MOST_LETTERS', 'Layer', 'GRID', 'filled_text', 'FillText', 'words_of', 'pieces_of', 'learn_words',
+           'learn_tokens', 'WordWeights', 'on_grid', 'TextTopics']
 
 # %% ../../nbs/32_features.text.ipynb #8663b45d
 def filled_text(
@@ -164,7 +164,18 @@ class WordWeights(TransformerMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None) if input_features is None else input_features
         return np.array([f"{'x0' if names is None else names[0]}:{w}" for w in self.vocabulary_], dtype=object)
 
-# %% ../../nbs/32_features.text.ipynb #df4e686d
+# %% ../../nbs/32_features.text.ipynb #1aee5cff
+GRID = 2.0**24  # steps in 1: as fine as single precision can tell
+
+
+def on_grid(
+    values: np.ndarray,
+    step: float | np.ndarray = 1 / GRID,  # a power of two
+) -> np.ndarray:  # multiples of the step
+    "Round to a grid, halves to even."
+    return np.rint(np.asarray(values) / step) * step
+
+# %% ../../nbs/32_features.text.ipynb #920f88a6
 class TextTopics(TransformerMixin, BaseEstimator):
     "One column of text as a few topics of its words (Deerwester et al. 1990)."
 
@@ -193,7 +204,7 @@ class TextTopics(TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> np.ndarray:
         "The topics of each text; zeros where no word is known."
         check_is_fitted(self, "components_")
-        return np.asarray(self.words_.sparse(X) @ self.components_.T)
+        return on_grid(self.words_.sparse(X) @ self.components_.T)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         "Names such as `notes: topic 1 (late, delivery)`."
