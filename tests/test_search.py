@@ -273,7 +273,7 @@ def test_all_mistakes_of_a_space_are_told_at_once():
     "given, words",
     [
         ({"kinds": []}, "no kind"),
-        ({"trials": 2.5}, "from 1 on"),
+        ({"trials": 2.5}, "0 for no search"),
         ({"seconds": 0}, "above 0"),
         ({"sampler": "bayes"}, "no sampler"),
         ({"kinds": ["dummy"]}, "no settings"),

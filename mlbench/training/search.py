@@ -28,12 +28,13 @@ from ..core.resuming import content_key
 from ..core.settings import settings as process_settings
 from ..core.show import Facts, number, plural
 from ..models.registry import ModelSpec, model_spec
-from ..models.spaces import Dimension, choice_label, grid_values, nearest_value, own_space, space
+from ..models.spaces import SPACES, Dimension, choice_label, grid_values, nearest_value, own_space, space
 from .store import rows_hash
 
 # %% auto #0
 __all__ = ['CHANCE', 'FIRST_CHANCE', 'TURNS', 'FEWEST', 'SAMPLERS', 'STARTUP', 'Runs', 'fold_count', 'known_scores', 'Trial',
-           'chance_to_lead', 'is_behind', 'kinds_in_play', 'quiet_optuna', 'open_storage', 'Search', 'search']
+           'chance_to_lead', 'is_behind', 'kinds_in_play', 'quiet_optuna', 'open_storage', 'Search', 'kinds_to_search',
+           'search']
 
 # %% ../../nbs/57_training.search.ipynb #92d99f67
 class Runs(Protocol):
@@ -222,6 +223,16 @@ def open_storage(
     if not known:
         raise ArtifactError(f"{path} is an SQLite file, but holds no search. Name another file, or remove this one.")
     return _rdb(path, False)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    "The storage in a file, closed at the end."
+    storage = open_storage(path)
+    try:
+        yield storage
+    finally:
+        storage.engine.dispose()
 
 # %% ../../nbs/57_training.search.ipynb #2f61462f
 SAMPLERS = ("tpe", "random", "grid")
@@ -465,6 +476,15 @@ class Search:
     best = property(lambda self: self.best_of())
     trials = property(_trials_table)
 
+    def save(self, folder: str | Path) -> None:
+        "Write the studies as `search.sqlite` and the trials as `trials.csv` into a folder."
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with _opened(Path(folder) / "search.sqlite") as storage, quiet_optuna() as optuna:
+            for study in self.studies.values():
+                made = optuna.create_study(storage=storage, study_name=study.study_name, direction=study.direction)
+                made.add_trials([t for t in study.get_trials(deepcopy=False) if "record" in t.user_attrs])
+        self.trials.to_csv(Path(folder) / "trials.csv", index=False)
+
     def count(self, state: str) -> int:
         "Trials that ended in a state."
         return sum(t.state == state and t.number > 0 for t in self.records)
@@ -538,7 +558,7 @@ def _variant(study: _Study, trial: Trial) -> ModelSpec:
         return study.spec
     return study.spec.variant(trial.name, trial.params, f"{study.spec.name} with settings found by a search: {trial.settings()}")
 
-# %% ../../nbs/57_training.search.ipynb #3a3fac41
+# %% ../../nbs/57_training.search.ipynb #7b348d51
 def _take_back(work: _Work) -> None:
     "Run finished trials that the arena does not know again."
     for trial in [t for t in work.trials if t.state == "finished" and known_scores(work.arena, t.name) is None]:
@@ -554,36 +574,51 @@ def _take_back(work: _Work) -> None:
             work.notes.append(f"{trial.name} gave {number(float(np.mean(scores)), 6)} now and {trial.score:.6g} before: rows or libraries have changed.")
 
 
-def _checked(sampler: str, trials: int | None, seconds: float | None, points: int, kinds: Sequence[Any]) -> None:
+def _checked(sampler: str, trials: int | None, seconds: float | None, points: int, kinds: Sequence[ModelSpec]) -> None:
     "Refuse what makes no search."
     if sampler not in SAMPLERS:
         raise UsageError(f"{sampler!r} is no sampler. {did_you_mean(str(sampler), SAMPLERS)}")
-    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
-        raise UsageError(f"trials={trials!r}: a whole number from 1 on was expected, or None for as many as the time allows.")
+    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 0):
+        raise UsageError(f"trials={trials!r}: a whole number was expected, 0 for no search, or None for as many as the time allows.")
     if seconds is not None and not seconds > 0:
         raise UsageError(f"seconds={seconds!r}: a number above 0 was expected, or None for no limit of its own.")
     if points < 2:
         raise UsageError(f"points={points!r}: a grid needs 2 values of each range at least.")
     if not kinds:
-        raise UsageError("no kind of model was named. Name at least one, such as ['lightgbm'].")
+        raise UsageError("no kind of model was named, and the arena has run none that has a search space. Name at least one, such as ['lightgbm'].")
+    names = [s.name for s in kinds]
+    if len(set(names)) < len(names):
+        raise UsageError(f"a kind was named twice in {', '.join(names)}. Name each once.")
 
-# %% ../../nbs/57_training.search.ipynb #13ea5264
-def _spaces_of(specs: Sequence[ModelSpec], task: str, given: Mapping[str, Any] | None) -> dict[str, list[Dimension]]:
-    "The space of each kind, a person's own where there is one."
-    names = [s.name for s in specs]
-    unknown = [k for k in given or {} if k not in names]
+# %% ../../nbs/57_training.search.ipynb #9147ad93
+def _spaces_of(specs: Sequence[ModelSpec], task: str, given: Mapping[str, Any]) -> dict[str, list[Dimension]]:
+    "The space of each candidate, a person's own where there is one for its kind."
+    kinds = [s.base or s.name for s in specs]
+    unknown = [k for k in given if k not in kinds]
     if unknown:
-        raise UsageError(
-            f"the search space names {', '.join(map(repr, unknown))}, which is not searched. Add it to the kinds ({', '.join(names)}), or take it out."
-        )
-    ready = {k: list(v) for k, v in (given or {}).items() if isinstance(v, list | tuple) and v and all(isinstance(d, Dimension) for d in v)}
-    own = own_space({k: v for k, v in (given or {}).items() if k not in ready}, task)
-    return {s.name: ready.get(s.name) or own.get(s.name) or space(s.base or s.name, task) for s in specs}
+        named = ", ".join(map(repr, unknown))
+        raise UsageError(f"the search space names {named}, which is not searched. Add it to the kinds ({', '.join(kinds)}), or take it out.")
+    ready = {k: list(v) for k, v in given.items() if isinstance(v, list | tuple) and v and all(isinstance(d, Dimension) for d in v)}
+    own = ready | own_space({k: v for k, v in given.items() if k not in ready}, task)
+    return {s.name: own.get(kind) or space(kind, task) for s, kind in zip(specs, kinds)}
 
 
+def kinds_to_search(
+    arena: Runs,  # that has run some candidates
+    most: int = 3,  # kinds
+) -> list[ModelSpec]:  # the best candidate of each kind, the best kind first
+    "The kinds that did best so far and have settings to search."
+    sign, best = -1 if arena.greater_is_better else 1, {}
+    for name, entry in arena.entries.items():
+        scores, kind = known_scores(arena, name), entry.spec.base or entry.spec.name
+        if scores and kind in SPACES:
+            best[kind] = min(best.get(kind, (math.inf, None)), (sign * float(np.mean(scores)), entry.spec), key=lambda b: b[0])
+    return [spec for _, spec in sorted(best.values(), key=lambda b: b[0])][:most]
+
+# %% ../../nbs/57_training.search.ipynb #f8d037f2
 def search(
     arena: Runs,  # fits the candidates
-    kinds: Iterable[str | ModelSpec],  # what to search, the most promising first
+    kinds: Iterable[str | ModelSpec] = (),  # what to search, the most promising first; empty takes the three kinds that did best so far
     *,
     trials: int | None = 30,  # in all, those of an earlier attempt included; None for as many as the time allows
     seconds: float | None = None,  # in all; None leaves it to the arena
@@ -594,26 +629,24 @@ def search(
     points: int = 3,  # values of a range in a grid
 ) -> Search:
     "Search for better settings of some kinds of models."
-    specs = [model_spec(k) if isinstance(k, str) else k for k in kinds]
+    specs = [model_spec(k) if isinstance(k, str) else k for k in kinds] or ([] if trials == 0 else kinds_to_search(arena))
+    if trials == 0:
+        return Search([], arena.metrics[0], arena.greater_is_better, _spaces_of(specs, arena.target.task, {}), notes=["No search was asked for."])
     _checked(sampler, trials, seconds, points, specs)
-    start, settings = time.monotonic(), {"sampler": sampler, "seed": seed, "points": points}
-    found = _spaces_of(specs, arena.target.task, spaces)
-    rows_key, kept = _rows_key(arena), None if storage is None else open_storage(storage)
-    studies = {s.name: _open_study(s, found[s.name], kept, arena, settings, rows_key) for s in specs}
-    for study in studies.values():
-        _tell_known(study, arena)
-    past = sorted((t for s in studies.values() for t in _records(s)), key=lambda t: t.number)
-    end = math.inf if seconds is None else start + seconds - sum(t.seconds for t in past if t.number)
-    work = _Work(arena, studies, settings, past, end, trials)
-    try:
+    found, end = _spaces_of(specs, arena.target.task, spaces or {}), math.inf if seconds is None else time.monotonic() + seconds
+    settings, rows_key = {"sampler": sampler, "seed": seed, "points": points}, _rows_key(arena)
+    with contextlib.ExitStack() as stack:
+        kept = None if storage is None else stack.enter_context(_opened(storage))
+        studies = {s.name: _open_study(s, found[s.name], kept, arena, settings, rows_key) for s in specs}
+        for study in studies.values():
+            _tell_known(study, arena)
+        past = sorted((t for s in studies.values() for t in _records(s)), key=lambda t: t.number)
+        work = _Work(arena, studies, settings, past, end - sum(t.seconds for t in past if t.number), trials)
         _take_back(work)
         _go_on(work)
-    finally:
-        if kept:
-            kept.engine.dispose()
     return Search(work.trials, arena.metrics[0], arena.greater_is_better, found, {k: s.study for k, s in studies.items()}, work.notes)
 
-
+# %% ../../nbs/57_training.search.ipynb #36d7fa1e
 def _go_on(work: _Work) -> None:
     "Try one setting after another until the search ends."
     while (chosen := _next_trial(work)) is not None:

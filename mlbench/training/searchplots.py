@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FORESTS', 'TREES', 'ENOUGH', 'search_history', 'setting_importance', 'search_importance', 'search_parallel',
-           'search_slices', 'search_sentence']
+           'search_slices', 'search_figures', 'search_sentence']
 
 # %% ../../nbs/57_training.searchplots.ipynb #7b2ff5fd
 def _sign(found: Search) -> int:
@@ -95,8 +95,10 @@ def search_history(
 # %% ../../nbs/57_training.searchplots.ipynb #9310d613
 def _kind(found: Search, kind: str | None) -> str:
     "The kind to draw."
-    if kind is not None and kind not in found.spaces:
-        raise UsageError(f"{kind!r} was not searched. {did_you_mean(kind, list(found.spaces))}")
+    if kind not in (None, *found.spaces):
+        raise UsageError(f"{kind!r} was not searched. {did_you_mean(str(kind), list(found.spaces))}")
+    if not found.spaces:
+        raise UsageError("no search was made, so there is nothing to draw. Ask for one: search_trials=30.")
     return kind or max(found.spaces, key=lambda k: sum(t.kind == k and bool(t.params) for t in found.records))
 
 
@@ -271,7 +273,26 @@ def _words_of(found: Search, kind: str, trial: Trial, name: str) -> str:
     d = next(d for d in found.spaces[kind] if d.name == name)
     return f"{_words(d, float(_positions(d, [trial])[0]))} {d.unit}".strip()
 
-# %% ../../nbs/57_training.searchplots.ipynb #7fc92c59
+# %% ../../nbs/57_training.searchplots.ipynb #0156bb71
+def _slice(found: Search, d: Dimension, trials: list[Trial], best: Trial | None) -> dict[str, Any]:
+    "The trials against one setting."
+    mark = {
+        "size": 8,
+        "color": [GOOD if t is best else MUTED for t in trials],
+        "symbol": ["x-thin" if t.state == "stopped" else "circle" for t in trials],
+        "line": {"width": 1.5, "color": MUTED},
+    }
+    x = [choice_label(t.params[d.name]) if d.choices else t.params[d.name] for t in trials]
+    hover = f"%{{text}}: {d.name} %{{x}}, %{{y:.4g}}<extra></extra>"
+    return {"x": x, "y": [found.estimate(t) for t in trials], "mode": "markers", "marker": mark, "text": [t.name for t in trials], "hovertemplate": hover}
+
+
+def _slice_axis(d: Dimension) -> dict[str, Any]:
+    "The axis of one setting."
+    named = {"title_text": d.name + (f" ({d.unit})" if d.unit else ""), "type": "category" if d.choices else "log" if d.log else "linear"}
+    return named | ({"categoryorder": "array", "categoryarray": [choice_label(c) for c in d.choices]} if d.choices else {})
+
+# %% ../../nbs/57_training.searchplots.ipynb #dedc9e6f
 def search_slices(
     found: Search,  # from `search`
     kind: str | None = None,  # None takes the kind with the most trials
@@ -286,34 +307,25 @@ def search_slices(
     shown = sorted(_varied(found, kind), key=lambda d: order.index(d.name))[:most]
     if not trials or not shown:
         return _none(found, kind, len(trials))
-    wide, best = min(3, len(shown)), found.best_of(kind)
-    high = -(-len(shown) // wide)
+    wide, high = min(3, len(shown)), -(-len(shown) // 3)
     figure = make_subplots(high, wide, shared_yaxes="all", horizontal_spacing=0.04, vertical_spacing=0.32 / high)
     for n, d in enumerate(shown):
-        x = [choice_label(t.params[d.name]) if d.choices else t.params[d.name] for t in trials]
-        look = {
-            "size": 8,
-            "color": [GOOD if t is best else MUTED for t in trials],
-            "symbol": ["x-thin" if t.state == "stopped" else "circle" for t in trials],
-            "line": {"width": 1.5, "color": MUTED},
-        }
-        figure.add_scatter(
-            x=x,
-            y=scores,
-            mode="markers",
-            marker=look,
-            text=[t.name for t in trials],
-            row=n // wide + 1,
-            col=n % wide + 1,
-            hovertemplate=f"%{{text}}: {d.name} %{{x}}, %{{y:.4g}}<extra></extra>",
-        )
+        figure.add_scatter(**_slice(found, d, trials, found.best_of(kind)), row=n // wide + 1, col=n % wide + 1)
     figure = figure_layout(figure, _slices_title(found, kind), height=150 + 230 * high, legend=False)
     for n, d in enumerate(shown):
-        title = d.name + (f" ({d.unit})" if d.unit else "")
-        figure.update_xaxes(categoryorder="array", categoryarray=[choice_label(c) for c in d.choices], row=n // wide + 1, col=n % wide + 1)
-        figure.update_xaxes(title_text=title, type="category" if d.choices else "log" if d.log else "linear", row=n // wide + 1, col=n % wide + 1)
+        figure.update_xaxes(**_slice_axis(d), row=n // wide + 1, col=n % wide + 1)
     figure.update_yaxes(range=_view(found, scores)[0])
     return figure.update_yaxes(title_text=found.metric, col=1)
+
+# %% ../../nbs/57_training.searchplots.ipynb #43c2733e
+def search_figures(
+    found: Search,  # from `search`
+) -> dict[str, go.Figure]:  # by name; empty when no search was made
+    "The figures of a search."
+    if not any(t.number for t in found.records):
+        return {}
+    drawn = {"search_history": search_history, "search_importance": search_importance, "search_parallel": search_parallel, "search_slices": search_slices}
+    return {name: draw(found) for name, draw in drawn.items()}
 
 # %% ../../nbs/57_training.searchplots.ipynb #abe133ac
 def search_sentence(
@@ -321,6 +333,8 @@ def search_sentence(
 ) -> Sentence:
     "How much the search has gained, and whether it is more than luck."
     made, best = sum(t.number > 0 for t in found.records), found.best
+    if not made:
+        return Sentence(" ".join(found.notes))
     head = f"{plural(made, 'trial')}, {found.count('stopped')} stopped early, {found.count('failed')} failed."
     if best is None:
         return Sentence(" ".join([head, "None came to an end.", *found.notes]))
