@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ModelSpec": "mlbench.models.registry",
         "Setting": "mlbench.models.registry",
         "candidates": "mlbench.models.registry",
+        "portfolio": "mlbench.models.registry",
         "model_spec": "mlbench.models.registry",
         "Dimension": "mlbench.models.spaces",
         "own_space": "mlbench.models.spaces",

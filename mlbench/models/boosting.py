@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 # %% auto #0
-__all__ = ['TREE_COLUMNS', 'column_share', 'histogram_boosting', 'lightgbm_boosting']
+__all__ = ['TREE_COLUMNS', 'column_share', 'histogram_boosting', 'additive_boosting', 'lightgbm_boosting']
 
 # %% ../../nbs/44_models.boosting.ipynb #54ec1c31
 TREE_COLUMNS = 300
@@ -47,6 +47,16 @@ def histogram_boosting(
         n_iter_no_change=10,
         random_state=seed,
     )
+
+# %% ../../nbs/44_models.boosting.ipynb #36c06055
+def additive_boosting(
+    task: str,  # "binary", "multiclass" or "regression"
+    seed: int = 0,  # decides which rows early stopping sets aside
+    trees: int = 400,  # rounds at most
+) -> BaseEstimator:  # not fitted
+    "Boosting without interactions (Lou et al. 2013)."
+    model = histogram_boosting(task, seed, trees)
+    return model.set_params(interaction_cst="no_interactions", learning_rate=0.1, max_leaf_nodes=5)
 
 # %% ../../nbs/44_models.boosting.ipynb #db35c1ec
 def lightgbm_boosting(

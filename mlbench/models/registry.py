@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 # %% auto #0
-__all__ = ['TASKS', 'MODELS', 'Setting', 'ModelSpec', 'model_spec', 'candidates']
+__all__ = ['TASKS', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'MODELS', 'USUAL', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS',
+           'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'Setting', 'ModelSpec', 'model_spec', 'candidates', 'portfolio']
 
 # %% ../../nbs/48_models.registry.ipynb #28393f90
 TASKS = ("binary", "multiclass", "regression")
@@ -83,7 +84,7 @@ class ModelSpec:
         "The same kind of model with other settings."
         return replace(self, name=name, params=dict(self.params) | dict(params), why=why or self.why, base=self.base or self.name, **fields)
 
-# %% ../../nbs/48_models.registry.ipynb #889fc503
+# %% ../../nbs/48_models.registry.ipynb #8fe01beb
 def _dummy(given: Setting) -> Any:
     "The shares of the classes, or the mean."
     from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -106,7 +107,52 @@ def _linear(given: Setting) -> Any:
 
     return linear_model(given.task, given.seed).set_params(**given.params)
 
-# %% ../../nbs/48_models.registry.ipynb #82522187
+
+def _sparse_linear(given: Setting) -> Any:
+    "Linear models that leave columns out."
+    from mlbench.models.linear import sparse_linear_model
+
+    return sparse_linear_model(given.task, given.seed, given.rows, given.columns).set_params(**given.params)
+
+
+def _tree(given: Setting) -> Any:
+    "One shallow tree."
+    from mlbench.models.forests import shallow_tree
+
+    return shallow_tree(given.task, given.seed, given.rows).set_params(**given.params)
+
+# %% ../../nbs/48_models.registry.ipynb #4155c3d4
+def _k_neighbors(given: Setting) -> Any:
+    "The nearest rows."
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+    kind = KNeighborsRegressor if given.task == "regression" else KNeighborsClassifier
+    usual = min(50, max(5, round(given.rows**0.5 / 2)))
+    model: Any = given.made(kind, n_neighbors=usual, weights="distance", algorithm="brute", n_jobs=given.n_jobs)
+    return model.set_params(n_neighbors=min(model.n_neighbors, given.rows)) if given.rows else model
+
+
+def _svm(given: Setting) -> Any:
+    "Support vectors."
+    from mlbench.models.vectors import SupportVectorsClassifier, SupportVectorsRegressor
+
+    return given.made(SupportVectorsRegressor if given.task == "regression" else SupportVectorsClassifier, random_state=given.seed)
+
+
+def _random_forest(given: Setting) -> Any:
+    "A random forest."
+    from mlbench.models.forests import forest
+
+    return forest(given.task, given.seed, given.n_jobs, given.rows, given.columns).set_params(**given.params)
+
+
+def _extra_trees(given: Setting) -> Any:
+    "A forest with random thresholds."
+    from mlbench.models.forests import forest
+
+    return forest(given.task, given.seed, given.n_jobs, given.rows, given.columns, random_thresholds=True).set_params(**given.params)
+
+# %% ../../nbs/48_models.registry.ipynb #bfcb58d8
 def _hist(given: Setting) -> Any:
     "scikit-learn's histogram gradient boosting."
     from mlbench.models.boosting import histogram_boosting
@@ -114,11 +160,37 @@ def _hist(given: Setting) -> Any:
     return histogram_boosting(given.task, given.seed, columns=given.columns).set_params(**given.params)
 
 
+def _additive(given: Setting) -> Any:
+    "A curve for each column."
+    from mlbench.models.boosting import additive_boosting
+
+    return additive_boosting(given.task, given.seed).set_params(**given.params)
+
+
 def _lightgbm(given: Setting) -> Any:
     "LightGBM."
     from mlbench.models.boosting import lightgbm_boosting
 
     return lightgbm_boosting(given.task, given.seed, given.n_jobs, columns=given.columns).set_params(**given.params)
+
+# %% ../../nbs/48_models.registry.ipynb #34396641
+def _xgboost(given: Setting) -> Any:
+    "XGBoost."
+    from mlbench.models.boosting import column_share
+    from mlbench.models.xgboosting import XGBoostTreesClassifier, XGBoostTreesRegressor
+
+    kind = XGBoostTreesRegressor if given.task == "regression" else XGBoostTreesClassifier
+    return given.made(kind, random_state=given.seed, n_jobs=given.n_jobs, colsample_bytree=column_share(given.columns, 1.0))
+
+
+def _catboost(given: Setting) -> Any:
+    "CatBoost."
+    from mlbench.models.boosting import column_share
+    from mlbench.models.catboosting import CatBoostTreesClassifier, CatBoostTreesRegressor
+
+    kind = CatBoostTreesRegressor if given.task == "regression" else CatBoostTreesClassifier
+    usual = {"cat_features": given.categories, "rsm": column_share(given.columns, 1.0)}
+    return given.made(kind, random_state=given.seed, thread_count=given.n_jobs, **usual)
 
 
 def _mlp(given: Setting) -> Any:
@@ -134,8 +206,9 @@ def _tabm(given: Setting) -> Any:
 
     return given.made(TabMRegressor if given.task == "regression" else TabMClassifier, random_state=given.seed)
 
-# %% ../../nbs/48_models.registry.ipynb #a2b46b79
-MODELS = [
+# %% ../../nbs/48_models.registry.ipynb #42f0a14a
+SMALL, MIDDLE = 5_000, 20_000
+PLAIN = [
     ModelSpec("dummy", "baseline", "trees", 0, "knows only how the target is spread; what does not beat it has learnt nothing", "", _dummy, readable=True),
     ModelSpec("one_rule", "baseline", "trees", 1, "the best single column, cut into a few groups", "Holte 1993", _one_rule, readable=True),
     ModelSpec(
@@ -148,13 +221,30 @@ MODELS = [
         _linear,
         readable=True,
     ),
+    ModelSpec("sparse_linear", "linear", "linear", 2, "a linear model of few columns", "Tibshirani 1996", _sparse_linear, readable=True),
+    ModelSpec("tree", "tree", "trees", 2, "at most four questions in a row", "Breiman et al. 1984", _tree, readable=True),
+    ModelSpec("additive_boosting", "boosting", "trees", 3, "a sum of one curve per column", "Lou et al. 2013", _additive, readable=True),
+]
+
+# %% ../../nbs/48_models.registry.ipynb #2f13fa68
+OTHERS = [
+    ModelSpec("k_neighbors", "neighbours", "linear", 3, "the most similar rows decide", "Fix and Hodges 1951", _k_neighbors, largest=MIDDLE),
+    ModelSpec("svm", "kernel", "linear", 4, "a smooth border drawn by the rows near it", "Cortes and Vapnik 1995", _svm, largest=SMALL),
+    ModelSpec("random_forest", "forest", "trees", 4, "the mean of many deep trees, each on other rows", "Breiman 2001", _random_forest),
+    ModelSpec("extra_trees", "forest", "trees", 4, "the mean of many trees with random thresholds", "Geurts et al. 2006", _extra_trees),
     ModelSpec("hist_gradient_boosting", "boosting", "trees", 4, "boosted trees on binned features, by scikit-learn", "Friedman 2001", _hist),
     ModelSpec("lightgbm", "boosting", "trees", 4, "boosted trees that grow leaf by leaf on samples of rows and columns", "Ke et al. 2017", _lightgbm),
+    ModelSpec("xgboost", "boosting", "trees", 4, "boosted trees that grow level by level, with regularised leaves", "Chen and Guestrin 2016", _xgboost),
+    ModelSpec("catboost", "boosting", "native", 4, "boosted symmetric trees that encode categories themselves", "Prokhorenkova et al. 2018", _catboost),
     ModelSpec("mlp", "neural", "linear", 5, "a small neural network with early stopping", "Rumelhart, Hinton and Williams 1986", _mlp),
     ModelSpec("tabm", "neural", "linear", 6, "many networks that share their weights, on numbers bent piece by piece", "Gorishniy et al. 2025", _tabm),
 ]
+MODELS = PLAIN + OTHERS
 
-# %% ../../nbs/48_models.registry.ipynb #3b6b8e31
+# %% ../../nbs/48_models.registry.ipynb #56163254
+USUAL = ("dummy", "one_rule", "linear", "hist_gradient_boosting", "lightgbm", "mlp", "tabm")
+
+
 def model_spec(
     name: str,  # such as "linear"
 ) -> ModelSpec:  # what is known of it
@@ -167,16 +257,131 @@ def model_spec(
 
 def candidates(
     task: str,  # "binary", "multiclass" or "regression"
-    names: Iterable[str] | None = None,  # which ones; None takes all that do the task
+    names: Iterable[str] | None = None,  # which ones; None takes the usual ones, or all that are readable
     readable: bool = False,  # only models that a person can follow
 ) -> list[ModelSpec]:  # from simple to complex
     "Models to compare; raises `UsageError` for an unknown task or name, and when none is left."
     if task not in TASKS:
         raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
-    wanted = {s.name for s in MODELS} if names is None else {model_spec(n).name for n in names}
+    usual = [s.name for s in MODELS if readable or s.name in USUAL]
+    wanted = set(usual) if names is None else {model_spec(n).name for n in names}
     able = [s for s in MODELS if task in s.tasks and (s.readable or not readable)]
     left = [s for s in able if s.name in wanted]
     if not left:
         why = "can be read by a person, as constraints.interpretable asks" if wanted and readable else f"does the task {task}" if wanted else "was named"
         raise UsageError(f"No model is left to compare: none {why}. Name at least one of {', '.join(s.name for s in able)} in models.")
     return left
+
+# %% ../../nbs/48_models.registry.ipynb #5a5cbe9d
+ROUNDS_ALLOWED: dict[str, dict[str, Any]] = {
+    "lightgbm": {"n_estimators": 3000},
+    "xgboost": {"n_estimators": 3000},
+    "hist_gradient_boosting": {"max_iter": 2000},
+    "additive_boosting": {"max_iter": 2000},
+}
+TABREPO = "TabRepo portfolio of AutoGluon, Salinas and Erickson 2024"
+TABARENA = "TabArena portfolio of AutoGluon, Erickson et al. 2025"
+
+
+@dataclass(frozen=True)
+class _Second:
+    "A second setting of a kind of model."
+
+    params: Mapping[str, Any]
+    why: str
+    source: str
+    only: str = ""  # "regression" or "classes" when it is for one of them
+
+
+SECONDS: dict[str, _Second] = {
+    "lightgbm_extra": _Second({"extra_trees": True}, "LightGBM with random thresholds: smoother, errs elsewhere", TABREPO),
+    "lightgbm_large": _Second(
+        {"learning_rate": 0.03, "num_leaves": 128, "colsample_bytree": 0.9, "min_child_samples": 3}, "LightGBM with large trees, for many rows", TABREPO
+    ),
+    "lightgbm_slow": _Second(
+        {
+            "learning_rate": 0.0114,
+            "num_leaves": 84,
+            "colsample_bytree": 0.53,
+            "subsample": 0.98,
+            "min_child_samples": 3,
+            "reg_alpha": 0.027,
+            "reg_lambda": 0.84,
+        },
+        "LightGBM in small steps on half of the columns",
+        f"{TABARENA}, r163",
+    ),
+    "catboost_shallow": _Second({"depth": 4, "l2_leaf_reg": 4.56, "learning_rate": 0.0494}, "CatBoost with small trees, for few rows", f"{TABREPO}, r137"),
+    "catboost_quick": _Second({"l2_leaf_reg": 2.15, "learning_rate": 0.0686}, "CatBoost with a fixed step", f"{TABREPO}, r177"),
+    "xgboost_deep": _Second(
+        {"colsample_bytree": 0.692, "learning_rate": 0.0181, "max_depth": 10, "min_child_weight": 0.603},
+        "XGBoost with deep trees in small steps",
+        f"{TABREPO}, r33",
+    ),
+    "extra_trees_wide": _Second({"max_features": 0.75}, "extra trees that see most columns at each split", f"{TABREPO}, r42"),
+    "linear_strict": _Second({"C": 0.05}, "a linear model that is held back more", "", only="classes"),
+    "linear_firm": _Second({"alpha": 200.0}, "a linear model that is held back more", "", only="regression"),
+}
+
+# %% ../../nbs/48_models.registry.ipynb #f863ec5b
+ORDER = ["dummy", "linear", "lightgbm", "catboost", "extra_trees", "xgboost", "tabm", "svm", "lightgbm_extra", "random_forest", "linear_strict", "linear_firm"]
+ORDER += ["catboost_shallow", "lightgbm_large", "xgboost_deep", "lightgbm_slow", "catboost_quick", "extra_trees_wide", "hist_gradient_boosting"]
+ORDER += ["mlp", "additive_boosting", "k_neighbors", "sparse_linear"]
+READABLE_ORDER = ["dummy", "linear", "additive_boosting", "tree", "sparse_linear", "one_rule", "linear_strict", "linear_firm"]
+LOG_SCALE = ("linear", "lightgbm", "catboost", "xgboost", "tabm", "extra_trees", "additive_boosting")  # kinds that are tried on both scales
+
+
+def _kind_of(name: str) -> str:
+    "The kind that a candidate of the portfolio belongs to."
+    return max((s.name for s in MODELS if name == s.name or name.startswith(s.name + "_")), key=len)
+
+
+def _candidate(name: str) -> ModelSpec:
+    "A candidate of the portfolio, with all the rounds it may take."
+    spec = model_spec(_kind_of(name))
+    spec = replace(spec, params=dict(spec.params) | ROUNDS_ALLOWED.get(spec.name, {}))
+    if name == spec.name:
+        return spec
+    second = SECONDS[name]
+    return spec.variant(name, second.params, second.why, source=second.source or spec.source)
+
+
+def _on_log_scale(spec: ModelSpec) -> ModelSpec:
+    "The same on a logarithmic target."
+    return spec.variant(f"{spec.name}_log", {}, f"{spec.why}; on the logarithm of the target", scale="log")
+
+# %% ../../nbs/48_models.registry.ipynb #f1e2f997
+def _suits(spec: ModelSpec, task: str, rows: int, columns: int, families: set[str] | None) -> bool:
+    "Whether a candidate is worth trying on a table."
+    only = SECONDS[spec.name].only if spec.name in SECONDS else ""
+    if task not in spec.tasks or only not in ("", "regression" if task == "regression" else "classes"):
+        return False
+    if spec.largest is not None and rows > spec.largest or (spec.name == "k_neighbors" and columns > 500):
+        return False
+    return families is None or bool({spec.base or spec.name, spec.family} & families) or spec.name == "dummy"
+
+
+def portfolio(
+    task: str,  # "binary", "multiclass" or "regression"
+    rows: int,  # to learn from
+    columns: int,  # of the table
+    *,
+    readable: bool = False,  # only models that a person can follow
+    families: Iterable[str] | None = None,  # names of kinds or of families; None takes all
+    skewed: bool = False,  # whether a regression target is so skewed that a logarithmic scale is worth a try
+) -> list[ModelSpec]:  # first what gives most for its time
+    "Strong fixed settings for a table, cheap ones first; raises `UsageError` for unknown names, and when none is left."
+    if task not in TASKS:
+        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
+    known = sorted({s.name for s in MODELS} | {s.family for s in MODELS})
+    wanted = None if families is None else set(families)
+    for name in sorted(wanted or ()):
+        if name not in known:
+            raise UsageError(f"there is no kind or family of models {name!r}. {did_you_mean(name, known)}")
+    names = READABLE_ORDER if readable else ORDER + sorted((wanted or set()) & {s.name for s in MODELS} - set(ORDER))
+    found = [s for s in map(_candidate, names) if _suits(s, task, rows, columns, wanted)]
+    if not [s for s in found if s.name != "dummy"]:
+        raise UsageError(f"No model is left: {', '.join(sorted(wanted or ()))} and the limits of this table leave none. Name more in families.")
+    if task != "regression" or not skewed:
+        return found
+    return [s for spec in found for s in ([spec, _on_log_scale(spec)] if spec.name in LOG_SCALE else [spec])]
