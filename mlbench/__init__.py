@@ -14,8 +14,11 @@ for _name, _value in _thread_environment().items():
 __getattr__, __dir__, __all__ = _lazy_names(
     __name__,
     {
-        "fit": "mlbench.training.front",
-        "Model": "mlbench.training.model",
+        "fit": "mlbench.evaluation.front",
+        "load": "mlbench.evaluation.front",
+        "evaluate": "mlbench.evaluation.front",
+        "explain": "mlbench.evaluation.front",
+        "Model": "mlbench.evaluation.front",
         "read_table": "mlbench.data.sources",
         "infer_schema": "mlbench.data.schema",
         "make_split": "mlbench.data.splits",

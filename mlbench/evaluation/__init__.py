@@ -22,6 +22,7 @@ _MODULES = {
     ],
     "slices": ["fairness_differences", "group_rates", "ranked_columns", "slice_column", "slice_figure", "slice_table"],
     "explain": ["Explanation", "importance_figure", "permutation_figure", "permutation_importance", "shap_values", "swarm_figure"],
+    "front": ["Scores", "evaluate"],
     "card": ["criteria_metrics", "judge", "measured_figures", "model_card", "verdict_sentence", "verdict_table"],
 }
 

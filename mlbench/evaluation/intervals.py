@@ -16,9 +16,11 @@ import pandas as pd
 from ..core.errors import DataError
 from ..core.progress import report
 from ..core.show import Facts
+from ..problem.costs import decide
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
 from ..training.intervals import bootstrap_rows
+from ..training.scoring import make_scorer
 
 # %% auto #0
 __all__ = ['bootstrap_values', 'percentile_interval', 'Evaluation', 'evaluate_model']
@@ -32,7 +34,11 @@ def bootstrap_values(
     threshold: float | None = None,  # from which the positive class is predicted
 ) -> np.ndarray:  # one value per sample that has one
     "A metric on each of the drawn samples."
-    values = np.array([evaluate_metric(name, y[rows], p[rows], threshold) for rows in samples])
+    if metric(name).needs == "label":
+        values = np.array([evaluate_metric(name, y[rows], p[rows], threshold) for rows in samples])
+    else:
+        sign, k = 1 if metric(name).greater_is_better else -1, p.shape[1] if p.ndim == 2 else None
+        values = np.array([sign * make_scorer(name, y[rows], k)(p[rows]) for rows in samples])
     return values[np.isfinite(values)]
 
 
@@ -64,8 +70,9 @@ def _metrics(
     rows = []
     names = list(names or self.problem.metrics)
     for done, name in enumerate(names, 1):
-        value = evaluate_metric(name, self.y, self.p, self.threshold)
-        low, high = percentile_interval(bootstrap_values(name, self.y, self.p, samples, self.threshold))
+        p = self.said if metric(name).needs == "label" else self.p
+        value = evaluate_metric(name, self.y, p, self.threshold)
+        low, high = percentile_interval(bootstrap_values(name, self.y, p, samples, self.threshold))
         constant = evaluate_metric(name, self.y, self.constant, None)
         rows.append({"metric": name, "value": value, "low": low, "high": high, "constant": constant, "help": metric(name).help})
         report("bootstrap of metrics", done, len(names))
@@ -106,15 +113,19 @@ class Evaluation:
     @cached_property
     def groups(self) -> np.ndarray | None:
         "The group of each row where the problem names one."
-        group = self.problem.columns.group
+        group = getattr(getattr(self.problem, "columns", None), "group", None)
         return self.frame[group].astype(str).to_numpy() if group and group in self.frame else None
 
     @cached_property
     def codes(self) -> np.ndarray:
-        "Predicted classes."
-        if self.target.task == "binary":
-            return (self.p[:, 1] >= self.threshold).astype("int64")
-        return self.p.argmax(axis=1)
+        "Predicted classes; with costs of several classes those of least expected cost."
+        return decide(self.p, self.threshold, getattr(self.model, "costs", None))
+
+    @cached_property
+    def said(self) -> np.ndarray:
+        "What metrics of labels are computed from: certainty for the predicted class where costs decide, the probabilities otherwise."
+        decided = self.target.task == "multiclass" and getattr(self.model, "costs", None) is not None
+        return np.eye(self.p.shape[1])[self.codes] if decided else self.p
 
     def __repr__(self) -> str:
         return repr(_evaluation_facts(self))

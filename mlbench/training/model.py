@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from .fitting import fit_estimator, limited_threads, output_of
 from .store import estimator_bytes, keep_fit, kept_fit, origin_of, read_estimator, rows_hash
 
 # %% auto #0
-__all__ = ['LIBRARIES', 'Model', 'versions_of', 'fit_model']
+__all__ = ['VERBS', 'LIBRARIES', 'Model', 'versions_of', 'fit_model']
 
 # %% ../../nbs/54_training.model.ipynb #bd3ad6f6
 def _conformed(self: Model, frame: Any) -> pd.DataFrame:
@@ -182,7 +182,35 @@ def _step(self: Model, name: str) -> Any:
         raise UsageError(f"This model is a blend of {names}, so it has not one {name} but several: see model.pipeline.members_ and .features_.")
     return self.pipeline.named_steps[name]
 
-# %% ../../nbs/54_training.model.ipynb #c1f1cf7b
+# %% ../../nbs/54_training.model.ipynb #1cfb753f
+VERBS: dict[str, Callable[..., Any]] = {}  # what later stages do with a model
+
+
+def _verb(name: str) -> Callable[..., Any]:
+    "What a later stage has entered."
+    if name not in VERBS:
+        raise UsageError(f"model.{name} belongs to the evaluation, which is not loaded. Write: import mlbench.evaluation.front")
+    return VERBS[name]
+
+
+def _evaluate(
+    self: Model,
+    test: pd.DataFrame,  # raw rows that it never saw, with the target
+    **options: Any,  # metrics, train, draws, seed: see `mlbench.evaluation.front.evaluate`
+) -> Any:  # scores that show themselves
+    "Metrics with intervals."
+    return _verb("evaluate")(self, test, **options)
+
+
+def _explain(
+    self: Model,
+    frame: pd.DataFrame,  # raw rows
+    **options: Any,  # rows, background, seed: see `mlbench.evaluation.front.explain`
+) -> Any:  # SHAP values by column
+    "What each column adds to the predictions."
+    return _verb("explain")(self, frame, **options)
+
+# %% ../../nbs/54_training.model.ipynb #6213f761
 @dataclass
 class Model:
     "A fitted pipeline with all that is needed to use it on raw rows."
@@ -203,6 +231,8 @@ class Model:
     output = _output
     predict = _predict
     predict_proba = _predict_proba
+    evaluate = _evaluate
+    explain = _explain
     record = _record
     write_files = _write_files
     save = _save
