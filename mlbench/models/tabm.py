@@ -71,10 +71,11 @@ def _is_number(X: Any, column: int) -> bool:
 
 def _center_and_scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Median, and distance of the quartiles or half the range, of each column."
-    low, center, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
-    half = (values.max(axis=0) - values.min(axis=0)) / 2
-    scale = np.where(high > low, high - low, half)
-    return center, np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # between two of the largest numbers there is no finite distance
+        low, center, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+        half = values.max(axis=0) / 2 - values.min(axis=0) / 2
+        scale = np.where(high > low, high - low, half)
+    return np.nan_to_num(center), np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
 
 # %% ../../nbs/47_models.tabm.ipynb #467009ec
 def _bounds(X: Any, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
