@@ -130,7 +130,7 @@ SPACES["k_neighbors"] = [
 ]
 SPACES["svm"] = [
     Dimension("C", 0.03, 1e3, log=True, help="price of a row on the wrong side", source=f"{AUTOSKLEARN} (0.03 to 32768)"),
-    Dimension("gamma", 1e-4, 8.0, log=True, help="how quickly the influence of a row fades", unit="1 / squared distance", source=f"{AUTOSKLEARN} (3e-5 to 8)"),
+    Dimension("gamma", 1e-4, 1.0, log=True, help="how quickly the influence of a row fades", unit="1 / squared distance", source=f"{AUTOSKLEARN} (3e-5 to 8)"),
 ]
 SPACES["tree"] = [
     Dimension("max_depth", 2, 6, help="questions in a row", unit="questions", source="shallow, to be read by a person"),
@@ -206,7 +206,8 @@ SPACES["catboost"] = [
     Dimension("depth", 4, 8, help="size of a tree", unit="questions in a row", source=TABARENA),
     Dimension("l2_leaf_reg", 1e-2, 10.0, log=True, help="pull of the leaves towards zero", source=f"{TABARENA} (1e-4 to 5)"),
     Dimension("random_strength", 1e-2, 10.0, log=True, help="noise that keeps splits from chasing single rows", source="CatBoost, Prokhorenkova et al. 2018"),
-    Dimension("subsample", 0.7, 1.0, help="rows that a tree is shown", unit="share of rows", source=TABARENA),
+    Dimension("rsm", 0.4, 1.0, help="columns that a split may choose from", unit="share of columns", source=f"{TABARENA} (0.85 to 1), widened"),
+    Dimension("one_hot_max_size", 2, 100, log=True, help="values up to which a category is spread out", unit="values", source=f"{TABARENA} (8 to 100)"),
 ]
 
 # %% ../../nbs/49_models.spaces.ipynb #28c2d404
@@ -225,7 +226,15 @@ SPACES["mlp"] = [
         source=f"{TABARENA}, RealMLP, smaller",
     ),
 ]
-SPACES["tabm"] = [replace(_ADAMW, high=5e-3), _DECAY, _DROPOUT]
+SPACES["tabm"] = [
+    replace(_ADAMW, low=1e-3),
+    _DECAY,
+    _DROPOUT,
+    Dimension("depth", 1, 4, help="hidden layers", unit="layers", source=f"{TABARENA}, TabM (2 to 5)"),
+    Dimension("width", 48, 256, log=True, help="neurons of a hidden layer", unit="neurons", source=f"{TABARENA}, TabM (128 to 1024), smaller"),
+    Dimension("embedding", 4, 24, help="numbers that a column becomes", unit="numbers", source=f"{TABARENA}, TabM (8 to 32), smaller"),
+    Dimension("pieces", 4, 64, log=True, help="pieces that a column is bent in", unit="pieces", source=f"{TABARENA}, TabM (2 to 128)"),
+]
 
 # %% ../../nbs/49_models.spaces.ipynb #7c0d3a46
 def space(

@@ -13,7 +13,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from ..core.progress import log_metrics, report
 from ..core.resuming import content_key
 from ..core.settings import settings as process_settings
 from ..core.show import Facts, number, plural
-from ..models.registry import ModelSpec, model_spec
+from ..models.registry import ROUNDS_ALLOWED, ModelSpec, model_spec
 from ..models.spaces import SPACES, Dimension, choice_label, grid_values, nearest_value, own_space, space
 from .store import rows_hash
 
@@ -615,6 +615,11 @@ def kinds_to_search(
             best[kind] = min(best.get(kind, (math.inf, None)), (sign * float(np.mean(scores)), entry.spec), key=lambda b: b[0])
     return [spec for _, spec in sorted(best.values(), key=lambda b: b[0])][:most]
 
+
+def _with_rounds(spec: ModelSpec) -> ModelSpec:
+    "A candidate with all the rounds that it may take."
+    return replace(spec, params=ROUNDS_ALLOWED.get(spec.base or spec.name, {}) | dict(spec.params))
+
 # %% ../../nbs/57_training.search.ipynb #f8d037f2
 def search(
     arena: Runs,  # fits the candidates
@@ -629,7 +634,8 @@ def search(
     points: int = 3,  # values of a range in a grid
 ) -> Search:
     "Search for better settings of some kinds of models."
-    specs = [model_spec(k) if isinstance(k, str) else k for k in kinds] or ([] if trials == 0 else kinds_to_search(arena))
+    named = [model_spec(k) if isinstance(k, str) else k for k in kinds]
+    specs = [_with_rounds(s) for s in named or ([] if trials == 0 else kinds_to_search(arena))]
     if trials == 0:
         return Search([], arena.metrics[0], arena.greater_is_better, _spaces_of(specs, arena.target.task, {}), notes=["No search was asked for."])
     _checked(sampler, trials, seconds, points, specs)
