@@ -439,8 +439,7 @@ def _replay(
     "Fit what an earlier arena has fitted, with the same rounds."
     self.time_limit, self.n_folds, specs = None, record["n_folds"], []
     for given in record["candidates"]:
-        spec = model_spec(given["kind"])
-        spec = spec if given["name"] == spec.name else spec.variant(given["name"], given["params"], scale=given["scale"])
+        spec = model_spec(given["kind"]).variant(given["name"], given["params"], scale=given["scale"])
         self.entries[spec.name] = Entry(spec, failure=given["failure"], planned=dict(zip(given["folds"], given["again"])))
         specs.append(spec)
     self.compete(specs)

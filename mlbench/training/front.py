@@ -5,27 +5,33 @@
 # %% ../../nbs/58_training.front.ipynb #c7e48536
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..core.errors import UsageError
-from ..data.schema import infer_schema
+from ..core.progress import shown_progress
+from ..data.schema import Schema, infer_schema
 from ..data.sources import read_table
 from ..data.splits import make_folds
-from ..features.plan import make_plan
-from ..models.registry import candidates, model_spec
+from ..features.plan import FeaturePlan, make_plan
 from ..problem.checks import labelled_rows
 from ..problem.problem import Problem
 from ..problem.proposal import propose
-from ..problem.target import make_target
-from .compare import cross_validate
-from .model import Model, fit_model
+from ..problem.target import Target, make_target
+from .arena import Arena
+from .chosen import fit_chosen
+from .compare import Comparison, compared, with_ensemble
+from .lineup import line_up
+from .model import Model
 
 # %% auto #0
-__all__ = ['fit']
+__all__ = ['WORTH', 'RESERVE', 'fit', 'check_limits']
 
 # %% ../../nbs/58_training.front.ipynb #e3c023b3
 def _frame_of(data: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -49,7 +55,54 @@ def _problem_for(frame: pd.DataFrame, source: str, target: str, known: dict[str,
     problem.check_frame(frame)
     return problem
 
-# %% ../../nbs/58_training.front.ipynb #7b9275d6
+# %% ../../nbs/58_training.front.ipynb #30291b17
+@dataclass
+class _Question:
+    "A table and what is asked of it."
+
+    problem: Problem
+    rows: pd.DataFrame  # with a target
+    schema: Schema
+    target: Target
+    plan: FeaturePlan
+    y: np.ndarray
+
+
+def _question(data: str | Path | pd.DataFrame, target: str, known: dict[str, Any]) -> _Question:
+    "Read the table, propose the problem, plan the features."
+    frame, source = _frame_of(data)
+    problem = _problem_for(frame, source, target, known)
+    rows = labelled_rows(frame, target)
+    schema, codes = infer_schema(rows, problem.columns.kinds), make_target(rows[target], problem)
+    return _Question(problem, rows, schema, codes, make_plan(schema, problem), codes.encode(rows[target]))
+
+
+def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, memory_gb: float | None) -> Arena:
+    "An arena on the problem's own folds."
+    folds = make_folds(asked.rows, **asked.problem.fold_settings())
+    limits: dict[str, Any] = {"time_limit": time_limit, "memory_gb": memory_gb, "n_jobs": n_jobs, "seed": seed}
+    return Arena(asked.plan, asked.rows, asked.y, folds, schema=asked.schema, target=asked.target, metrics=asked.problem.metrics, **limits)
+
+# %% ../../nbs/58_training.front.ipynb #b00119c5
+WORTH = 0.2  # share of the time that must be left for a search to begin
+
+
+def _search_on(arena: Arena, found: Comparison, trials: int | None, rule: str) -> Comparison:
+    "Search while there is time, or for so many trials."
+    from mlbench.models.spaces import SPACES
+    from mlbench.training.search import search
+
+    left, able = arena.time_left(), [n for n, e in arena.entries.items() if not e.failure and (e.spec.base or n) in SPACES]
+    enough = arena.time_limit is not None and left > WORTH * arena.time_limit
+    if not able or arena.stopped or trials == 0 or (trials is None and not enough) or left <= 0:
+        return found
+    search(arena, trials=trials, seconds=None if arena.time_limit is None else left, seed=arena.seed)
+    return compared(arena, rule)
+
+# %% ../../nbs/58_training.front.ipynb #00d8239e
+RESERVE = 0.06  # share of the time that ensemble, calibration and the model are given
+
+
 def fit(
     data: str | Path | pd.DataFrame,  # path, URL of a database, `example:NAME`, or a frame
     target: str,  # column to predict
@@ -57,23 +110,42 @@ def fit(
     task: str | None = None,  # binary, multiclass or regression; None finds out
     positive: str | None = None,  # class of a binary target that counts as the event
     metric: str | None = None,  # the one that chooses; None takes the task's default
-    models: Iterable[str] | None = None,  # candidates by name; None takes all
+    models: Iterable[str] | None = None,  # candidates by name; None takes the portfolio
     choose: str = "best",  # "best", or "simplest" within noise of the best
     ignore: Iterable[str] = (),  # columns not to learn from
-    time_limit: float | None = None,  # seconds for the comparison; None waits for all folds
-    n_jobs: int = 0,  # threads; 0 for what pays
+    interpretable: bool = False,  # only models that a person can follow
+    time_limit: float | None = None,  # seconds in all; None tries the whole portfolio on all folds
+    memory_gb: float | None = None,  # most memory of this process; None sets no limit
+    ensemble: bool = True,  # whether the weighted mean of the models may compete
+    stack: bool = False,  # whether a linear model on their predictions may compete
+    search_trials: int | None = None,  # settings to try beyond the portfolio; None tries what time is left for
+    n_jobs: int = 0,  # fits side by side, one thread each; 0 takes the cores that are there
     seed: int = 0,  # of every random draw
-) -> Model:  # the chosen model, fitted on all rows, with its comparison
-    "Compare models on a table and fit the best. Raises `ProblemError` when the target cannot be predicted, `DataError` when the data cannot be read."
-    frame, source = _frame_of(data)
-    known = {"task": task, "positive": positive, "metric": metric, "ignore": list(ignore), "seed": seed}
-    problem = _problem_for(frame, source, target, known)
-    rows = labelled_rows(frame, target)
-    schema, codes = infer_schema(rows, problem.columns.kinds), make_target(rows[target], problem)
-    plan, y = make_plan(schema, problem), codes.encode(rows[target])
-    specs, folds = candidates(problem.task, models), make_folds(rows, **problem.fold_settings())
-    shared: dict[str, Any] = {"schema": schema, "target": codes, "seed": seed, "n_jobs": n_jobs}
-    found = cross_validate(specs, plan, rows, y, folds, metrics=problem.metrics, rule=choose, time_budget=time_limit, **shared)
-    model = fit_model(model_spec(found.chosen), plan, rows, y, problem=problem, metrics=found.score(found.chosen), **shared)
-    model.comparison = found
-    return model
+    replay: dict[str, Any] | None = None,  # `model.comparison.arena.record()` of an earlier call: do exactly what it did
+    verbose: bool = True,  # say on the way what is being done
+) -> Model:  # the chosen model, with its comparison
+    """Compare models on a table and make the best of them.
+
+    Raises `ProblemError` when the target cannot be predicted, `DataError` when the data cannot be read or no column is left, `UsageError` for a wrong argument.
+    """
+    began, known = time.perf_counter(), {"task": task, "positive": positive, "metric": metric, "ignore": list(ignore), "seed": seed}
+    check_limits(time_limit, memory_gb)
+    with shown_progress(verbose):
+        asked = _question(data, target, known)
+        left = None if time_limit is None else max((1 - RESERVE) * time_limit - (time.perf_counter() - began), 0.0)
+        arena = _arena(asked, seed, n_jobs, left, memory_gb)
+        specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable)
+        found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
+        found = found if replay else _search_on(arena, found, search_trials, choose)
+        found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
+        return fit_chosen(found, schema=asked.schema, problem=asked.problem)
+
+# %% ../../nbs/58_training.front.ipynb #f19dc326
+def check_limits(
+    time_limit: float | None,  # seconds
+    memory_gb: float | None,
+) -> None:
+    "Refuse limits that are not above zero."
+    for name, value, example in (("time_limit", time_limit, "60 (seconds)"), ("memory_gb", memory_gb, "8")):
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise UsageError(f"{name}={value!r} must be a number above 0, such as {example}; None sets no limit.")
