@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ..core.plots import BAD, GOOD, MUTED, figure_layout
 from ..core.progress import report
 from ..core.show import number, percent
 from .intervals import Evaluation
+from .walks import light_blend, walked_values
 from ..features.plan import feature_table
 from ..problem.metrics import evaluate_metric, metric
 from ..training.fitting import limited_threads, output_of
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['Explanation', 'shap_values', 'importance_figure', 'swarm_figure', 'permutation_importance', 'permutation_figure']
+__all__ = ['LINEAR', 'QUESTIONS', 'Explanation', 'shap_values', 'importance_figure', 'swarm_figure', 'permutation_importance',
+           'permutation_figure']
 
 # %% ../../nbs/63_evaluation.explain.ipynb #cf6ac083
 @dataclass
@@ -61,25 +63,53 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
+def _forest_like(estimator: Any) -> bool:
+    "Whether these are trees of scikit-learn whose leaves hold answers."
+    return type(estimator).__name__.startswith(("RandomForest", "ExtraTrees", "DecisionTree"))
+
+
+def _own_shap(estimator: Any, rows: np.ndarray) -> np.ndarray:
+    "SHAP values by CatBoost or XGBoost itself; the last column, which is the start of every sum, is left out."
+    library = estimator._library_model()
+    if type(estimator).__name__.startswith("CatBoost"):
+        from mlbench.models.catboosting import _pool
+
+        values = library.get_feature_importance(_pool(rows, estimator.cat_features), type="ShapValues")
+    else:
+        from xgboost import DMatrix
+
+        values = library.predict(DMatrix(rows, nthread=1), pred_contribs=True) * getattr(estimator, "target_scale_", 1.0)
+    values = np.asarray(values, dtype=np.float64)
+    return values[:, :-1] if values.ndim == 2 else np.moveaxis(values[:, :, :-1], 1, 2)
+
+
 def _explain(estimator: Any, rows: np.ndarray, background: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     "SHAP values of features, (rows, features) or (rows, features, classes), and their scale."
     import shap
 
-    kind = type(estimator).__name__
-    if kind.startswith(("HistGradientBoosting", "LGBM")):
+    kind, classes = type(estimator).__name__, hasattr(estimator, "predict_proba")
+    if kind.startswith(("CatBoostTrees", "XGBoostTrees")):
+        return _own_shap(estimator, rows), "log-odds" if classes else "target"
+    if kind.startswith(("HistGradientBoosting", "LGBM")) or _forest_like(estimator):
         values = shap.TreeExplainer(estimator)(rows, check_additivity=False).values
-        return values, "log-odds" if kind.endswith("Classifier") else "target"
-    if kind in ("LogisticRegression", "Ridge"):
-        return shap.LinearExplainer(estimator, background)(rows).values, "log-odds" if kind.startswith("Log") else "target"
-    predict = estimator.predict_proba if hasattr(estimator, "predict_proba") else estimator.predict
+        return values, "target" if not classes else "probability" if _forest_like(estimator) else "log-odds"
+    if kind in LINEAR:
+        return shap.LinearExplainer(estimator, background)(rows).values, "log-odds" if classes else "target"
+    predict = estimator.predict_proba if classes else estimator.predict
     with _seeded(seed):
         values = shap.SamplingExplainer(predict, background).shap_values(rows, nsamples=10 * rows.shape[1], silent=True)
-    return np.asarray(values), "probability" if hasattr(estimator, "predict_proba") else "target"
+    return np.asarray(values), "probability" if classes else "target"
 
-# %% ../../nbs/63_evaluation.explain.ipynb #080437a9
+
+LINEAR = ("LogisticRegression", "Ridge", "SparseLinearRegressor")
+
+# %% ../../nbs/63_evaluation.explain.ipynb #269793b3
 def _rows_to_explain(estimator: Any, features: int, wanted: int) -> int:
     "How many rows can be explained in a few seconds."
-    if type(estimator).__name__.startswith(("HistGradientBoosting", "LGBM", "LogisticRegression", "Ridge")):
+    if _forest_like(estimator):
+        leaves = sum(tree.tree_.n_leaves for tree in getattr(estimator, "estimators_", [estimator]))
+        return int(np.clip(10_000_000 / leaves, 5, wanted))
+    if type(estimator).__name__.startswith(("HistGradientBoosting", "LGBM", "CatBoostTrees", "XGBoostTrees", *LINEAR)):
         return wanted
     return int(np.clip(5_000 / features, 5, wanted))
 
@@ -97,7 +127,36 @@ def _by_column(values: np.ndarray, table: pd.DataFrame) -> tuple[list[str], np.n
         return columns, np.abs(np.einsum("cf,nfk->nck", into, values)).sum(axis=2), False
     return columns, values @ into.T, True
 
-# %% ../../nbs/63_evaluation.explain.ipynb #abb85785
+# %% ../../nbs/63_evaluation.explain.ipynb #0952ced9
+def _answerer(evaluation: Evaluation) -> Callable[[pd.DataFrame], np.ndarray]:
+    "What the model says of rows that are canonical already; of a blend a lighter form."
+    asked = light_blend(evaluation.model.pipeline)
+    classes = len(evaluation.target.classes) if evaluation.target.classes else None
+
+    def answer(rows: pd.DataFrame) -> np.ndarray:
+        with limited_threads(0):
+            return output_of(asked, rows, classes)
+
+    return answer
+
+# %% ../../nbs/63_evaluation.explain.ipynb #e32245b2
+QUESTIONS = 15_000  # rows that a blend is asked about for one figure
+
+
+def _blend_shap(evaluation: Evaluation, background: pd.DataFrame, n_rows: int) -> Explanation:
+    "Contributions of the raw columns to what a blend says."
+    model, walks = evaluation.model, 4
+    inputs = model.conform(evaluation.frame)
+    count = int(np.clip(QUESTIONS / (walks * (inputs.shape[1] + 1)), 5, min(n_rows, len(inputs))))
+    inputs = inputs.sample(count, random_state=evaluation.seed).reset_index(drop=True) if count < len(inputs) else inputs
+    values = walked_values(_answerer(evaluation), inputs, background, walks, evaluation.seed)
+    if values.ndim == 2:
+        return Explanation(list(inputs), values, inputs, "target", True)
+    if values.shape[2] == 2:
+        return Explanation(list(inputs), values[:, :, 1], inputs, "probability", True)
+    return Explanation(list(inputs), np.abs(values).sum(axis=2), inputs, "probability", False)
+
+# %% ../../nbs/63_evaluation.explain.ipynb #786c5cf5
 def shap_values(
     evaluation: Evaluation,
     train: pd.DataFrame,  # raw training rows, for the background
@@ -106,9 +165,10 @@ def shap_values(
 ) -> Explanation:
     "Share out predictions of some test rows over the original columns (Lundberg and Lee 2017)."
     model = evaluation.model
-    estimator, transformer = model.estimator, model.features
-    inputs = model.conform(evaluation.frame)
     background = model.conform(train.sample(min(n_background, len(train)), random_state=evaluation.seed))
+    if hasattr(model.pipeline, "members_"):
+        return _blend_shap(evaluation, background, n_rows)
+    estimator, transformer, inputs = model.estimator, model.features, model.conform(evaluation.frame)
     matrix = _dense(transformer.transform(background))
     count = _rows_to_explain(estimator, matrix.shape[1], min(n_rows, len(inputs)))
     inputs = inputs.sample(count, random_state=evaluation.seed) if count < len(inputs) else inputs
@@ -184,13 +244,7 @@ def swarm_figure(
     figure.update_yaxes(tickvals=list(range(len(top))), ticktext=[str(c) for c in top])
     return figure
 
-# %% ../../nbs/63_evaluation.explain.ipynb #e202ac84
-def _answers(evaluation: Evaluation, rows: pd.DataFrame) -> np.ndarray:
-    "What the model says of rows that are canonical already."
-    with limited_threads(0):
-        return output_of(evaluation.model.pipeline, rows, len(evaluation.target.classes) if evaluation.target.classes else None)
-
-# %% ../../nbs/63_evaluation.explain.ipynb #3a387613
+# %% ../../nbs/63_evaluation.explain.ipynb #2d21f8c7
 def permutation_importance(
     evaluation: Evaluation,
     columns: Sequence[str] | None = None,  # None takes the model's inputs
@@ -202,16 +256,19 @@ def permutation_importance(
     from scipy.stats import t
 
     rng, name = np.random.default_rng(evaluation.seed), evaluation.problem.metric
-    at = np.sort(rng.choice(len(evaluation.y), min(n_rows, len(evaluation.y)), replace=False))
+    names, answer = list(columns or evaluation.model.plan.inputs)[:most], _answerer(evaluation)
+    wanted = min(n_rows, max(100, QUESTIONS // (n_repeats * len(names)))) if hasattr(evaluation.model.pipeline, "members_") else n_rows
+    at = np.sort(rng.choice(len(evaluation.y), min(wanted, len(evaluation.y)), replace=False))
     rows = evaluation.model.conform(evaluation.frame.iloc[at].reset_index(drop=True))
-    y, sign = evaluation.y[at], 1 if metric(name).greater_is_better else -1
-    whole, found = evaluate_metric(name, y, evaluation.p[at], evaluation.threshold), []
-    names = list(columns or evaluation.model.plan.inputs)[:most]
+    y, sign, found = evaluation.y[at], 1 if metric(name).greater_is_better else -1, []
+    whole = evaluate_metric(name, y, answer(rows), evaluation.threshold)
+    together = n_repeats if rows.size * n_repeats < 5_000_000 else 1  # shuffles asked about at once
+    several = pd.concat([rows] * together, ignore_index=True)
     for done, column in enumerate(names, 1):
-        losses = []
-        for _ in range(n_repeats):
-            shuffled = rows.assign(**{column: rows[column].to_numpy()[rng.permutation(len(rows))]})
-            losses.append(sign * (whole - evaluate_metric(name, y, _answers(evaluation, shuffled), evaluation.threshold)))
+        places = [rng.permutation(len(rows)) for _ in range(n_repeats)]
+        groups = [np.concatenate(places[i : i + together]) for i in range(0, n_repeats, together)]
+        said = np.split(np.concatenate([answer(several.assign(**{column: rows[column].to_numpy()[g]})) for g in groups]), n_repeats)
+        losses = [sign * (whole - evaluate_metric(name, y, part, evaluation.threshold)) for part in said]
         half = t.ppf(0.975, n_repeats - 1) * np.std(losses, ddof=1) / np.sqrt(n_repeats) if n_repeats > 1 else np.nan
         found.append({"column": column, "loss": np.mean(losses), "low": np.mean(losses) - half, "high": np.mean(losses) + half})
         report("permutation importance", done, len(names))
