@@ -57,7 +57,7 @@ def test_normalised_scores(scoring):
     assert scoring.normalised(0.3, 0.6, 0.2) == pytest.approx(0.75)
     assert scoring.normalised(3.6, 0.6, 0.2) == -1, "one disaster does not decide a mean"
     assert scoring.normalised(np.inf, 0.6, 0.2) == 0, "a failure answers as the constant predictor does"
-    assert scoring.normalised(0.7, 0.6, 0.7) == 0, "nobody beats the constant predictor"
+    assert scoring.normalised(0.7, 0.6, 0.7) == scoring.normalised(0.5999, 0.6, 0.5999) == 0, "nobody beats the constant predictor"
 
 
 def test_ranks_share_ties_and_put_failures_last(scoring):

@@ -15,6 +15,7 @@ SECOND = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "mae"}
 HIGHER = ("roc_auc", "accuracy")  # the second metrics of which more is better
 FLOOR = 1e-6  # a probability below it counts as it: nobody loses a table by one row that was called impossible
 WORST = -1.0  # the least normalised score, so that one disaster does not decide a mean
+NOTHING = 1e-3  # of the constant's loss: who gains less has learnt nothing
 SURE = 0.95  # of the bootstrap's differences
 
 
@@ -83,8 +84,8 @@ def constant(task: str, train: np.ndarray, rows: int, classes: int = 0) -> np.nd
 
 
 def normalised(score: float, least: float, best: float) -> float:
-    "0 for the loss of the constant predictor, 1 for the best system's; 0 for a failure and for all where nobody beats the constant."
-    if not np.isfinite(score) or best >= least:
+    "0 for the loss of the constant predictor, 1 for the best system's; 0 for a failure and for all where nobody clearly beats the constant."
+    if not np.isfinite(score) or least - best < NOTHING * abs(least):
         return 0.0
     return max((least - score) / (least - best), WORST)
 

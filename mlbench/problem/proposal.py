@@ -202,7 +202,7 @@ def _goal(task: str, metric: str, series: pd.Series, positive: str | None) -> tu
     shares = canonical_text(series.dropna()).value_counts(normalize=True)
     if task == "multiclass":
         return f"< {_round(float(-(shares * np.log(shares)).sum()), True):g}", "the score of always answering the shares of the classes"
-    if metric == "average_precision":
+    if metric == "average_precision" and positive in shares.index:
         return f"> {_round(float(shares[positive]), False):g}", "the score of an answer by chance"
     return "> 0.5", "the score of an answer by chance"
 
