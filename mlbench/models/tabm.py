@@ -179,12 +179,14 @@ def network_output(
     return affine(weights["head_bias"], values, weights["head"])
 
 # %% ../../nbs/47_models.tabm.ipynb #78a96399
-def _uniform(torch: Any, generator: Any, bound: float, *shape: int) -> Any:
+def _uniform(random: np.random.Generator, bound: float, *shape: int) -> Any:
     "Uniform draws between minus and plus a bound."
-    return (torch.rand(*shape, generator=generator, dtype=torch.float32) * 2 - 1) * bound
+    import torch
+
+    return torch.from_numpy(random.uniform(-bound, bound, shape).astype(np.float32))
 
 
-def _first_weights(columns: dict[str, np.ndarray], outputs: int, training: MembersTraining, generator: Any) -> dict[str, Any]:
+def _first_weights(columns: dict[str, np.ndarray], outputs: int, training: MembersTraining, random: np.random.Generator) -> dict[str, Any]:
     "Weights to begin with, by name, as torch tensors."
     import torch
 
@@ -193,20 +195,20 @@ def _first_weights(columns: dict[str, np.ndarray], outputs: int, training: Membe
     if "left" in columns:
         curves = max(1, min(training.embedding, 512 // numbers))
         draw = 1 / math.sqrt(curves)
-        weights |= {name: _uniform(torch, generator, draw, numbers, 1, curves) for name in ("slope", "offset")}
+        weights |= {name: _uniform(random, draw, numbers, 1, curves) for name in ("slope", "offset")}
         weights |= {"bend": torch.zeros(numbers, columns["left"].shape[1], curves)}
         weights |= {name: torch.tensor(columns[name], dtype=torch.float32) for name in ("left", "inverse")}
     inputs = numbers * curves + plain
     for layer in range(training.depth):
         draw = 1 / math.sqrt(max(inputs, 1))
         weights[f"into{layer}"] = torch.ones(members, inputs)
-        weights[f"shared{layer}"] = _uniform(torch, generator, draw, inputs, training.width)
+        weights[f"shared{layer}"] = _uniform(random, draw, inputs, training.width)
         weights[f"out{layer}"] = torch.ones(members, training.width)
-        weights[f"bias{layer}"] = _uniform(torch, generator, draw, 1, 1, training.width).repeat(members, 1, 1)
+        weights[f"bias{layer}"] = _uniform(random, draw, 1, 1, training.width).repeat(members, 1, 1)
         inputs = training.width
-    scales = torch.randn(members, numbers + plain, generator=generator, dtype=torch.float32)
+    scales = torch.from_numpy(random.standard_normal((members, numbers + plain), dtype=np.float32))
     weights["into0"] = torch.cat([scales[:, :numbers].repeat_interleave(curves, 1), scales[:, numbers:]], 1)
-    weights["head"] = _uniform(torch, generator, 1 / math.sqrt(inputs), members, inputs, outputs)
+    weights["head"] = _uniform(random, 1 / math.sqrt(inputs), members, inputs, outputs)
     return weights | {"head_bias": torch.zeros(members, 1, outputs)}
 
 # %% ../../nbs/47_models.tabm.ipynb #827f5c2c
@@ -251,7 +253,7 @@ class _Table:
         mine = output[np.arange(len(output)), self.target]
         return float(-np.log(np.maximum(mine, 1e-12)).mean(dtype=np.float64))
 
-# %% ../../nbs/47_models.tabm.ipynb #fd555e50
+# %% ../../nbs/47_models.tabm.ipynb #f747d7f1
 @dataclass
 class _State:
     "What training has come to."
@@ -259,7 +261,7 @@ class _State:
     weights: dict[str, Any]  # torch tensors, learned
     fixed: dict[str, Any]  # edges of the pieces
     optimizer: Any
-    generator: Any
+    random: np.random.Generator
     mean: dict[str, Any]  # running mean of the weights
     best: dict[str, np.ndarray] = field(default_factory=dict)
     best_loss: float = float("inf")
@@ -281,26 +283,32 @@ def _begin(table: _Table, training: MembersTraining, seed: int) -> _State:
     "Draw the weights and make the optimiser; only matrices decay."
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    weights = _first_weights(table.columns, max(table.classes, 1), training, generator)
+    random = np.random.default_rng(seed)
+    weights = _first_weights(table.columns, max(table.classes, 1), training, random)
     fixed: dict[str, Any] = {name: weights.pop(name) for name in ("left", "inverse") if name in weights}
     mean = {name: w.clone() for name, w in weights.items()}
     matrices = [w.requires_grad_() for name, w in weights.items() if name.startswith(("shared", "bend", "head")) and name != "head_bias"]
     others = [w.requires_grad_() for w in weights.values() if not w.requires_grad]
     groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return _State(weights, fixed, torch.optim.AdamW(groups, lr=training.learning_rate, fused=True), generator, mean)
+    return _State(weights, fixed, torch.optim.AdamW(groups, lr=training.learning_rate, fused=True), random, mean)
 
-# %% ../../nbs/47_models.tabm.ipynb #b9956101
+# %% ../../nbs/47_models.tabm.ipynb #52ddbf7a
+def _kept(random: np.random.Generator, shape: tuple[int, ...], dropout: float) -> np.ndarray:
+    "Zero for neurons that are switched off; the others make up for them."
+    off = min(round(256 * dropout), 255)
+    bytes_ = np.frombuffer(random.bytes(math.prod(shape)), np.uint8)
+    kept = (bytes_ >= off).astype(np.float32).reshape(shape)
+    kept *= 256 / (256 - off)
+    return kept
+
+# %% ../../nbs/47_models.tabm.ipynb #dd157434
 def _step(state: _State, table: _Table, rows: np.ndarray, training: MembersTraining) -> float:
     "Learn from one batch; its loss."
     import torch
 
-    def between(values: Any) -> Any:
-        kept = torch.empty_like(values).bernoulli_(1 - training.dropout, generator=state.generator)
-        return torch.relu(values) * kept.div_(1 - training.dropout)
-
     numbers, plain = (torch.from_numpy(part.astype(np.float32)) for part in arranged(table.X[rows], table.columns))
     affine = lambda bias, values, w: torch.baddbmm(bias, values.expand(len(w), -1, -1), w)
+    between = lambda values: torch.relu(values) * torch.from_numpy(_kept(state.random, tuple(values.shape), training.dropout))
     scores = network_output(state.weights | state.fixed, numbers, plain, torch, affine, between)
     target = torch.from_numpy(table.target[rows])
     if table.classes:
@@ -320,9 +328,7 @@ def _step(state: _State, table: _Table, rows: np.ndarray, training: MembersTrain
 # %% ../../nbs/47_models.tabm.ipynb #5899c616
 def _epoch(state: _State, table: _Table, training: MembersTraining, deadline: float) -> float | None:
     "Learn from shuffled rows; the mean training loss, or None when the time was over on the way."
-    import torch
-
-    order = torch.randperm(len(table.target), generator=state.generator)[:EPOCH_ROWS].numpy()
+    order = state.random.permutation(len(table.target))[:EPOCH_ROWS]
     size, total = training.rows_per_step(len(table.target)), 0.0
     for start in range(0, len(order), size):
         if state.history and time.monotonic() > deadline:
@@ -336,7 +342,7 @@ def _keep(state: _State, piece: InnerPiece) -> None:
     "Keep the state after an epoch."
     arrays = {name: tensor.numpy() for name, tensor in state.numbers().items()} | {f"best {n}": w for n, w in state.best.items()}
     facts = {name: getattr(state, name) for name in ("best_loss", "kept", "steps", "history")}
-    piece.save(arrays | {"random": state.generator.get_state().numpy()}, facts)
+    piece.save(arrays, facts | {"random": state.random.bit_generator.state})
 
 
 def _go_on(state: _State, piece: InnerPiece) -> None:
@@ -352,7 +358,7 @@ def _go_on(state: _State, piece: InnerPiece) -> None:
         state.optimizer.state[w] = {name: torch.from_numpy(kept[f"{name} {n}"]) for name in ("step", "exp_avg", "exp_avg_sq")}
     state.best = {name.removeprefix("best "): w for name, w in kept.items() if name.startswith("best ")}
     state.best_loss, state.kept, state.steps, state.history = (kept[name] for name in ("best_loss", "kept", "steps", "history"))
-    state.generator.set_state(torch.from_numpy(kept["random"]))
+    state.random.bit_generator.state = kept["random"]
     report("network of members: restored, epoch", len(state.history))
 
 # %% ../../nbs/47_models.tabm.ipynb #90166d54
