@@ -31,7 +31,7 @@ from .fitting import check_folds, learning_curve, limited_threads, output_of
 from .store import estimator_bytes, origin_of, read_estimator, rows_hash
 
 # %% auto #0
-__all__ = ['SHARE', 'LEAST', 'SECONDS_PER_CELL', 'Fold', 'to_scale', 'from_scale', 'FoldFit', 'build_for', 'fit_again',
+__all__ = ['SHARE', 'LEAST', 'ENOUGH', 'SECONDS_PER_CELL', 'Fold', 'to_scale', 'from_scale', 'FoldFit', 'build_for', 'fit_again',
            'fit_fold', 'Entry', 'folds_in_time', 'Arena']
 
 # %% ../../nbs/52_training.arena.ipynb #55249669
@@ -236,6 +236,7 @@ class Entry:
 # %% ../../nbs/52_training.arena.ipynb #5084f192
 SHARE = 0.3  # of the time left that one candidate may take
 LEAST = 0.05  # seconds that a fit is given at least
+ENOUGH = 0.6  # share of the time of others of its kind that makes a fit worth beginning
 
 
 def _seconds_for(self: Arena, waiting: int) -> float | None:
@@ -331,12 +332,17 @@ def _limit_words(self: Arena) -> str:
     return f"the memory limit of {self.memory_gb:g} GB was reached" if self.full() else "the time that is left is too short"
 
 
-def _too_slow(self: Arena, entry: Entry) -> bool:
-    "Whether the other folds of a candidate would not end in time, by the folds it has."
-    if not entry.fits or self.time_limit is None:
+def _too_slow(self: Arena, entry: Entry, waiting: int) -> bool:
+    "Whether a candidate would not come far in its share of the time, by the folds it has, or by others of its kind."
+    if self.time_limit is None:
         return False
-    waiting = self.n_folds - len(entry.fits)
-    return waiting / self.workers * entry.fit_seconds / len(entry.fits) > 1.2 * max(self.time_left(), 0.0)
+    if entry.fits:
+        missing = self.n_folds - len(entry.fits)
+        return missing / self.workers * entry.fit_seconds / len(entry.fits) > 1.2 * max(self.time_left(), 0.0)
+    kind = entry.spec.base or entry.spec.name
+    relatives = [e for e in self.entries.values() if (e.spec.base or e.spec.name) == kind and e.fits]
+    usual = min((e.fit_seconds / len(e.fits) for e in relatives), default=0.0)
+    return (self.seconds_for(waiting) or 0.0) < ENOUGH * usual
 
 # %% ../../nbs/52_training.arena.ipynb #ac2fe3b7
 def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold, int]]:
@@ -349,7 +355,7 @@ def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold
             if entry.planned is not None and fold.position not in entry.planned:
                 continue
             first = turn == 0 and fold.position < 2  # somebody has to be there, whatever the limit
-            if entry.failure or self.stopped or not first and (self.time_left() <= 0 or self.too_slow(entry) or self.full()):
+            if entry.failure or self.stopped or not first and (self.time_left() <= 0 or self.too_slow(entry, len(specs) - turn) or self.full()):
                 break
             if fold.position not in entry.fits:
                 yield entry, fold, len(specs) - turn

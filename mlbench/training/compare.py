@@ -231,12 +231,12 @@ def with_ensemble(
     *,
     rule: str = "best",  # "best", or "simplest" within noise of it
     stack: bool = False,  # also try a linear model on the members' outputs
-    without: Sequence[str] = (),  # models that are no members
 ) -> Comparison:  # with one more model, and the choice made anew
     "Enter the weighted mean of the models into a comparison."
     from mlbench.training.ensemble import guarded_ensemble
 
-    members = {name: output for name, output in found.oof.items() if name not in without}
+    able = [name for name in found.oof if found.specs[name].family != "baseline"]
+    members = {name: found.oof[name] for name in able or found.oof}
     made = guarded_ensemble(members, found.y, found.metric, found.fold_of_row, stack=stack, seed=found.arena.seed if found.arena else 0)
     rows = [(k, found.fold_of_row == k) for k in sorted(set(found.fold_of_row.tolist()) - {0})]
     scores = [{"model": "ensemble", "fold": k} | {m: evaluate_metric(m, found.y[at], made.oof[at]) for m in found.metrics} for k, at in rows]
