@@ -151,7 +151,12 @@ def _mlmodel() -> str:
     loader_module: mlflow.onnx
 """
 
-# %% ../../nbs/70_deployment.bundle.ipynb #75cd70e6
+# %% ../../nbs/70_deployment.bundle.ipynb #80a14c9d
+def _members(pipeline: Any) -> list[dict[str, Any]]:
+    "Members of a blend; none for a single model."
+    return [{"name": m["name"], "weight": float(m["weight"]), "folds": len(m["folds"])} for m in getattr(pipeline, "members_", [])]
+
+# %% ../../nbs/70_deployment.bundle.ipynb #8eaace7a
 def _bundle_record(
     model: Any, parity: Parity, fields: Sequence[Field], frame: pd.DataFrame, given: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -167,9 +172,10 @@ def _bundle_record(
         "classes": target.labels.tolist() if target.classes else None,
         "positive": target.positive,
         "threshold": float(given["threshold"]) if target.task == "binary" else None,
+        "costs": plain(getattr(model, "costs", None)) if target.task == "multiclass" else None,
         "inputs": [plain(f.to_dict()) for f in fields],
         "ignored": [str(c) for c in frame.columns if str(c) not in {f.name for f in fields}],
-        "model": {"name": model.spec_name, "versions": model.facts.get("versions", {})},
+        "model": {"name": model.spec_name, "versions": model.facts.get("versions", {}), "members": _members(model.pipeline)},
         "metrics": plain(dict(given["metrics"])),
         "metric": given["metric"],
         "verdicts": plain(list(given["verdicts"])),
@@ -350,6 +356,8 @@ def labels_of(
     "The class that is predicted from probabilities."
     if record["threshold"] is not None:
         codes = (proba[:, 1] >= record["threshold"]).astype(int)
+    elif record.get("costs") is not None and len(proba):
+        codes = (proba @ np.asarray(record["costs"], float)).argmin(axis=1)
     else:
         codes = proba.argmax(axis=1) if len(proba) else np.zeros(0, int)
     return np.array(record["classes"], object if isinstance(record["classes"][0], str) else None)[codes]

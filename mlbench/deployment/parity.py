@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'Part', 'extreme_values', 'probe_rows', 'differences', 'wrong_labels', 'Parity',
-           'native_answers', 'check_parity', 'first_difference', 'proven_onnx', 'parity_figure']
+__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'Part', 'SINGLE', 'extreme_values', 'probe_rows', 'differences', 'wrong_labels',
+           'Parity', 'fair_tolerance', 'native_answers', 'check_parity', 'first_difference', 'proven_onnx',
+           'parity_figure']
 
 # %% ../../nbs/70_deployment.parity.ipynb #e63646f4
 FAR_DATES = ("1678-01-01", "1900-02-28T23:59:59", "1969-12-31T23:59:59.999", "2000-02-29", "2100-03-01", "2261-12-31T23:59:59")
@@ -177,7 +178,19 @@ def _record(expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes
     passed = bool(relative.max() <= tolerance and not wrong.any())
     return Parity(len(table), float(absolute.max()), float(relative.max()), int(wrong.sum()), tolerance, passed, changes, rows)
 
-# %% ../../nbs/70_deployment.parity.ipynb #44735807
+# %% ../../nbs/70_deployment.parity.ipynb #31ef5da7
+SINGLE = ("XGB", "XGBoostTrees")  # estimators that add up in single precision
+
+
+def fair_tolerance(
+    pipeline: Any,  # a fitted pipeline or blend
+) -> float:  # in relation to the size of the answer
+    "How well a file can agree with a model whose own precision is limited."
+    members = getattr(pipeline, "members_", None)
+    inside = [pipeline[-1] if hasattr(pipeline, "named_steps") else pipeline] if members is None else [e for m in members for e in m["estimators"]]
+    return 1e-5 if any(type(e).__name__.startswith(SINGLE) for e in inside) else 1e-9
+
+# %% ../../nbs/70_deployment.parity.ipynb #74b81df7
 def native_answers(
     model: Any,  # a fitted mlbench.training.model.Model
     frame: pd.DataFrame,  # rows in canonical form
@@ -192,13 +205,13 @@ def check_parity(
     model: Any,  # a fitted mlbench.training.model.Model
     data: bytes,  # its ONNX file
     frame: pd.DataFrame,  # real rows, as they were read
-    tolerance: float = 1e-9,  # largest difference that passes, in relation to the size of the answer
+    tolerance: float | None = None,  # largest difference that passes, in relation to the size of the answer; None takes what is fair
     rows: int = 2000,  # real rows that are compared at most
 ) -> Parity:
     "Compare a model with its ONNX file on real rows and on changed ones."
     from mlbench.data.schema import conform
 
-    kinds = input_kinds(model)
+    kinds, tolerance = input_kinds(model), fair_tolerance(model.pipeline) if tolerance is None else tolerance
     probes, labels = probe_rows(conform(frame, model.schema, list(kinds)), kinds, rows)
     got = Scorer(data)(feeds(probes, kinds))
     return _record(native_answers(model, probes), got, labels, model.target.classes is not None, tolerance)
@@ -264,7 +277,7 @@ def first_difference(
 def proven_onnx(
     model: Any,  # a fitted mlbench.training.model.Model
     frame: pd.DataFrame,  # real rows, as they were read
-    tolerance: float = 1e-9,  # largest difference that passes, in relation to the size of the answer
+    tolerance: float | None = None,  # largest difference that passes, in relation to the size of the answer; None takes what is fair
     rows: int = 2000,  # real rows that are compared at most
 ) -> tuple[bytes, Parity]:  # the file and its proof
     "Export a model and prove it; `ExportError` names the step that cannot be written or that differs."
@@ -278,7 +291,7 @@ def proven_onnx(
         return data, parity
     kinds = input_kinds(model)
     probes, _ = probe_rows(conform(frame, model.schema, list(kinds)), kinds, rows)
-    step = first_difference(model, to_onnx(model, watch=True), probes, tolerance) or "the sum of small differences over all steps"
+    step = first_difference(model, to_onnx(model, watch=True), probes, parity.tolerance) or "the sum of small differences over all steps"
     worst = parity.worst[0]
     where = f"{worst['change']}{' in ' + worst['column'] if worst['column'] else ''}"
     raise ExportError(
