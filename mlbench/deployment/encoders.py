@@ -62,3 +62,47 @@ def _text_scores(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     weights = [word_weights(graph, step.words_, block) for block in text_columns(graph, blocks)]
     scores = [graph.node("MatMul", w.tensor, graph.constant(np.ascontiguousarray(step.coef_.T, np.float64))) for w in weights]
     return [Block(on_grid(graph, graph.node("Add", s, graph.constant(overall)), float(step.step_)), "number", len(overall)) for s in scores]
+
+# %% ../../nbs/70_deployment.encoders.ipynb #de5629da
+def _raised(graph: Graph, part: str, power: np.ndarray) -> str:
+    "((part + 1) ** power - 1) / power."
+    one, by = graph.constant(1.0), graph.constant(power)
+    return graph.node("Div", graph.node("Sub", graph.node("Pow", graph.node("Add", part, one), by), one), by)
+
+
+@converts("mlbench.Unskew")
+def _unskew(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Centre, scale, draw in, cut off."
+    block, zero = graph.join(blocks), graph.constant(0.0)
+    z = graph.node("Div", graph.node("Sub", block.tensor, graph.constant(step.centre_)), graph.constant(step.scale_))
+    right = graph.node("Where", graph.node("Greater", z, zero), z, zero)
+    left = graph.node("Where", graph.node("Less", z, zero), graph.node("Neg", z), zero)
+    drawn = graph.node("Sub", _raised(graph, right, step.power_), _raised(graph, left, 2.0 - step.power_))
+    low, high = graph.constant(step.low_), graph.constant(step.high_)
+    cut = graph.node("Where", graph.node("Less", drawn, low), low, drawn)
+    cut = graph.node("Where", graph.node("Greater", cut, high), high, cut)
+    return [Block(graph.node("Where", graph.node("IsNaN", z), graph.constant(np.nan), cut), "number", block.width)]
+
+# %% ../../nbs/70_deployment.encoders.ipynb #cb0e097d
+@converts("mlbench.SelectColumns")
+def _select(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Some of the columns."
+    picked = graph.node("Gather", graph.join(blocks).tensor, graph.constant(np.asarray(step.kept_, np.int64)), axis=1)
+    return [Block(picked, "number", len(step.kept_))]
+
+
+@converts("sklearn.PCA", "mlbench.PrincipalComponents")
+def _components(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Subtract the mean, times the components; divided by their spread where the step whitens."
+    centred = graph.node("Sub", graph.join(blocks).tensor, graph.constant(np.asarray(step.mean_, np.float64)))
+    given = graph.node("MatMul", centred, graph.constant(np.ascontiguousarray(step.components_.T, np.float64)))
+    if getattr(step, "whiten", False):
+        given = graph.node("Div", given, graph.constant(np.sqrt(np.asarray(step.explained_variance_, np.float64))))
+    return [Block(given, "number", len(step.components_))]
+
+# %% ../../nbs/70_deployment.encoders.ipynb #ce9d44c4
+@converts("mlbench.DateSpans")
+def _date_spans(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Days from each date to each later column."
+    columns, day = [b.tensor for b in blocks], graph.constant(86400.0)
+    return [Block(graph.node("Div", graph.node("Sub", columns[b], columns[a]), day), "number") for a, b in step.pairs_]

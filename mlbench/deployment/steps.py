@@ -11,6 +11,8 @@ import numpy as np
 
 from ..core.errors import ExportError
 from .graph import Block, Graph, converts
+from ..features.dates import CYCLES, cycle
+from ..features.numbers import LARGEST
 
 INT64, DOUBLE = 7, 11  # numbers of these types in ONNX
 
@@ -112,9 +114,9 @@ def converted(
 # %% ../../nbs/70_deployment.steps.ipynb #42306cb1
 @converts("mlbench.Numbers")
 def _numbers(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "Infinities become missing."
+    "Infinities, and what single precision cannot hold, become missing."
     block = graph.join(blocks)
-    bounded = graph.node("LessOrEqual", graph.node("Abs", block.tensor), graph.constant(np.finfo(np.float64).max))
+    bounded = graph.node("LessOrEqual", graph.node("Abs", block.tensor), graph.constant(LARGEST))
     return [Block(graph.node("Where", bounded, block.tensor, graph.constant(np.nan)), "number", block.width)]
 
 
@@ -271,6 +273,9 @@ def _date_parts(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
         weekday = _sum(graph, (1, monday), (-7, _floor_divide(graph, monday, 7)))
         hour = _floor_divide(graph, _sum(graph, (1, block.tensor), (-86400, days)), 3600)
         parts = {"year": year, "month": month, "day": day, "weekday": weekday, "hour": hour, "days": exact}
+        for part in CYCLES:
+            name, wave = cycle(part)
+            parts[part] = graph.table(parts[name], np.arange(len(wave), dtype=float), wave, np.nan) if part in step.parts else ""
         unknown = [p for p in step.parts if p not in parts]
         if unknown:
             raise ExportError(f"{graph.where()} asks for {unknown} of a date; the graph knows {', '.join(parts)}.")

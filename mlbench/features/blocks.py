@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from .categories import TargetMeans
-from .dates import DateParts
+from .dates import CYCLES, DateParts, DateSpans
 from .numbers import Numbers
 from .options import FeatureOptions
 from .scores import TextScores
+from .shape import PrincipalComponents, SelectColumns, Unskew
 from .text import FillText, TextTopics, WordWeights
 
 # %% auto #0
-__all__ = ['STYLES', 'TREE_CATEGORIES', 'number_steps', 'date_steps', 'category_steps', 'mean_steps', 'text_steps', 'score_steps']
+__all__ = ['STYLES', 'TREE_CATEGORIES', 'number_steps', 'date_steps', 'span_steps', 'category_steps', 'mean_steps', 'text_steps',
+           'score_steps']
 
-# %% ../../nbs/33_features.blocks.ipynb #fc2e42f6
+# %% ../../nbs/33_features.blocks.ipynb #78ee3c5b
 STYLES = ("trees", "linear", "native")
 TREE_CATEGORIES = 250  # ordinal codes that a tree is given at most: what histogram boosting can tell apart
 
@@ -34,11 +36,19 @@ def _fill_and_scale(options: FeatureOptions) -> list[tuple[str, Any]]:
 def number_steps(
     style: str,  # one of `STYLES`
     options: FeatureOptions,
+    task: str = "regression",  # binary, multiclass or regression
+    columns: int = 0,  # how many there are
 ) -> Any:  # an unfitted pipeline
     "Steps for numeric columns."
     from sklearn.pipeline import Pipeline
 
-    return Pipeline([("numbers", Numbers())] + (_fill_and_scale(options) if style == "linear" else []))
+    steps: list[tuple[str, Any]] = [("numbers", Numbers())]
+    if 0 < options.most_numbers < columns:
+        steps.append(("select", SelectColumns(options.most_numbers, task)))
+    if style == "linear":
+        steps += ([("unskew", Unskew())] if options.unskew else []) + _fill_and_scale(options)
+        steps += [("components", PrincipalComponents(options.components, options.seed))] if options.components else []
+    return Pipeline(steps)
 
 
 def date_steps(
@@ -49,7 +59,20 @@ def date_steps(
     "Steps for date columns."
     from sklearn.pipeline import Pipeline
 
-    return Pipeline([("parts", DateParts(parts))] + (_fill_and_scale(options) if style == "linear" else []))
+    if style != "linear":
+        return Pipeline([("parts", DateParts(parts))])
+    return Pipeline([("parts", DateParts(parts + CYCLES)), *_fill_and_scale(options)])
+
+
+def span_steps(
+    style: str,  # one of `STYLES`
+    options: FeatureOptions,
+) -> Any:  # an unfitted pipeline
+    "Steps for the days between date columns."
+    from sklearn.pipeline import Pipeline
+
+    shape = ([("unskew", Unskew())] if options.unskew else []) + _fill_and_scale(options)
+    return Pipeline([("spans", DateSpans())] + (shape if style == "linear" else []))
 
 # %% ../../nbs/33_features.blocks.ipynb #cd484097
 def category_steps(

@@ -15,7 +15,8 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from ..core.errors import DataError, UsageError, did_you_mean
 
 # %% auto #0
-__all__ = ['PARTS', 'epoch_seconds', 'civil_from_days', 'date_parts', 'DateParts']
+__all__ = ['PARTS', 'PERIODS', 'CYCLES', 'SPANS', 'epoch_seconds', 'civil_from_days', 'cycle', 'date_parts', 'DateParts',
+           'DateSpans']
 
 # %% ../../nbs/31_features.dates.ipynb #6290606e
 def epoch_seconds(
@@ -50,6 +51,17 @@ def civil_from_days(
 
 # %% ../../nbs/31_features.dates.ipynb #4aa6f2ae
 PARTS = ("year", "month", "day", "weekday", "hour", "days")
+PERIODS = {"month": 12, "weekday": 7, "hour": 24}
+CYCLES = tuple(f"{p} {wave}" for p in PERIODS for wave in ("sin", "cos"))  # month sin, month cos, weekday sin ...
+
+
+def cycle(
+    part: str,  # one of `CYCLES`
+) -> tuple[str, np.ndarray]:  # the part it is made of, and the value of the wave at 0, 1, 2 ...
+    "The table of one wave: a part of a date as a place on a circle."
+    name, wave = part.split(" ")
+    turns = 2 * np.pi * np.arange(PERIODS[name] + 1) / PERIODS[name]
+    return name, np.round((np.sin if wave == "sin" else np.cos)(turns), 12)
 
 
 def date_parts(
@@ -63,6 +75,10 @@ def date_parts(
     year, month, day = civil_from_days(whole)
     hour = np.floor((s - whole * 86400.0) / 3600.0)
     known = {"year": year, "month": month, "day": day, "weekday": (whole + 3) % 7, "hour": hour, "days": s / 86400.0}
+    for part in CYCLES:
+        if part in parts:
+            name, table = cycle(part)
+            known[part] = table[known[name].astype(np.int64)]
     out = np.column_stack([known[p] for p in parts]).astype(np.float64)
     out[~there] = np.nan
     return out
@@ -70,9 +86,10 @@ def date_parts(
 # %% ../../nbs/31_features.dates.ipynb #b38db356
 def _checked_parts(parts: Any) -> tuple[str, ...]:
     "The parts as a tuple, or an error that names the wrong one."
-    unknown = [p for p in parts if p not in PARTS]
+    known = PARTS + CYCLES
+    unknown = [p for p in parts if p not in known]
     if unknown or not len(parts):
-        raise UsageError(f"parts={list(parts)!r} is not a choice of {', '.join(PARTS)}. {did_you_mean(unknown[0], PARTS) if unknown else ''}".strip())
+        raise UsageError(f"parts={list(parts)!r} is not a choice of {', '.join(known)}. {did_you_mean(unknown[0], known) if unknown else ''}".strip())
     return tuple(parts)
 
 
@@ -113,3 +130,31 @@ class DateParts(TransformerMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None) if input_features is None else input_features
         names = [f"x{i}" for i in range(self.n_features_in_)] if names is None else names
         return np.array([f"{n}:{p}" for n in names for p in self.parts], dtype=object)
+
+# %% ../../nbs/31_features.dates.ipynb #1559efe3
+SPANS = 5  # date columns that are paired at most
+
+
+class DateSpans(TransformerMixin, BaseEstimator):
+    "Days between each pair of date columns."
+
+    def fit(self, X: Any, y: Any = None) -> DateSpans:
+        "Check the columns and remember their pairs; there is nothing else to learn."
+        _dates_only(X)
+        _check_feature_names(self, X, reset=True)
+        self.n_features_in_ = X.shape[1]
+        columns = range(min(SPANS, X.shape[1]))
+        self.pairs_ = [(a, b) for a in columns for b in columns if a < b]
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        "The spans, in days."
+        check_is_fitted(self, "pairs_")
+        seconds = epoch_seconds(X)
+        return np.column_stack([(seconds[:, b] - seconds[:, a]) / 86400.0 for a, b in self.pairs_])
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        "Names such as `signed to left: days`."
+        names = getattr(self, "feature_names_in_", None) if input_features is None else input_features
+        names = [f"x{i}" for i in range(self.n_features_in_)] if names is None else names
+        return np.array([f"{names[a]} to {names[b]}: days" for a, b in self.pairs_], dtype=object)

@@ -13,23 +13,26 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 # %% auto #0
-__all__ = ['as_float64', 'Numbers']
+__all__ = ['LARGEST', 'as_float64', 'Numbers']
 
 # %% ../../nbs/30_features.numbers.ipynb #0b3ffa00
+LARGEST = float(np.finfo(np.float32).max)  # about 3.4e38
+
+
 def as_float64(
     frame: Any,  # numeric columns: a data frame or a two-dimensional array
-) -> np.ndarray:  # (rows, columns) of float64; missing and infinite are NaN
-    "Numbers of any kind as a float64 array that holds NaN where there is no finite number."
+) -> np.ndarray:  # (rows, columns) of float64; missing, infinite and beyond `LARGEST` are NaN
+    "Numbers of any kind as a float64 array that holds NaN where there is no number that every model can take."
     if isinstance(frame, pd.DataFrame):
         values = frame.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     else:
         values = np.array(frame, dtype=np.float64)
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) <= LARGEST)] = np.nan
     return values
 
 # %% ../../nbs/30_features.numbers.ipynb #b5cecb77
 class Numbers(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    "Numeric columns as float64, with NaN for what is missing or infinite."
+    "Numeric columns as float64, with NaN for what is missing, infinite or beyond single precision."
 
     def fit(self, X: Any, y: Any = None) -> Numbers:
         "Remember the columns; there is nothing else to learn."

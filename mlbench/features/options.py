@@ -27,6 +27,11 @@ class FeatureOptions:
     text_scores: bool = True  # whether a text is also given as what a linear model of its words guesses
     topics: int = 10  # topics of a text, for trees; 0 for none
     letters: bool = False  # runs of three letters in place of words
+    unskew: bool = True  # whether linear models get skewed numbers drawn in and far outliers cut off
+    date_spans: bool = True  # whether the days between two date columns are features
+    most_numbers: int = 1_000  # numeric columns kept, those that go most with the target; 0 for all
+    components: int = 0  # principal components that linear models get in place of numbers; 0 for the numbers
+    drop_useless: bool = True  # whether nearly constant and repeated columns are left out
     use_sensitive: bool = True  # whether sensitive columns are features
     seed: int = 0  # of the parts and decompositions
 
@@ -36,6 +41,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "encode_above": (0, 10**9, "0 (never) or more; 10 suits most tables"),
     "max_words": (1, 100_000, "1 or more; exclude the text columns to learn no words"),
     "topics": (0, 1_000, "0 (none) to 1,000"),
+    "most_numbers": (0, 10**9, "0 (all) or more"),
+    "components": (0, 10_000, "0 (the numbers themselves) or more"),
 }
 
 

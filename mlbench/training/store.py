@@ -36,8 +36,12 @@ TRUSTED = frozenset(
         "lightgbm.sklearn.LGBMRegressor",
         "mlbench.features.categories.TargetMeans",
         "mlbench.features.dates.DateParts",
+        "mlbench.features.dates.DateSpans",
         "mlbench.features.numbers.Numbers",
         "mlbench.features.scores.TextScores",
+        "mlbench.features.shape.PrincipalComponents",
+        "mlbench.features.shape.SelectColumns",
+        "mlbench.features.shape.Unskew",
         "mlbench.features.text.FillText",
         "mlbench.features.text.TextTopics",
         "mlbench.features.text.WordWeights",
@@ -58,6 +62,7 @@ TRUSTED = frozenset(
         "mlbench.training.blend.BlendRegressor",
         "numpy.dtype",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.tree._tree.Tree",
     }
 )
 
@@ -71,6 +76,19 @@ def untrusted_types(
     return sorted(set(skops.io.get_untrusted_types(data=data)) - TRUSTED)
 
 # %% ../../nbs/53_training.store.ipynb #5abbab41
+def _tidy_array(content: bytes) -> bytes:
+    "An array file, with zeros in the gaps between the fields of its records."
+    if b"('', '|V" not in content[:4096]:
+        return content
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    clean = np.frombuffer(bytes(array.nbytes), dtype=array.dtype).reshape(array.shape).copy()
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    out = io.BytesIO()
+    np.save(out, clean)
+    return out.getvalue()
+
+
 def _renumber(node: Any, numbers: dict[Any, int], names: dict[str, str]) -> Any:
     "The description with addresses replaced by numbers in order of appearance."
     if isinstance(node, list):
@@ -99,7 +117,7 @@ def canonical_bytes(
         names: dict[str, str] = {}
         schema = _renumber(json.loads(old.read("schema.json")), {}, names)
         entries = [("schema.json", json.dumps(schema, ensure_ascii=False).encode())]
-        entries += [(name, old.read(before)) for before, name in names.items()]
+        entries += [(name, _tidy_array(old.read(before))) for before, name in names.items()]
         for name, content in entries:
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
