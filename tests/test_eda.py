@@ -15,8 +15,10 @@ import pytest
 from mlbench.core.errors import DataError, UsageError
 from mlbench.data.schema import infer_schema
 from mlbench.eda import column_against_target, correlation_figure, find_all, look_at, missing_figure, quality_report, quality_sentence
-from mlbench.eda.findings import Finding, Findings, candidate_columns, contradictions, row_hashes
+from mlbench.eda.findings import Findings
+from mlbench.eda.look import Finding, candidate_columns
 from mlbench.eda.quality import placeholders
+from mlbench.eda.rows import contradictions, row_hashes
 from mlbench.eda.strength import bin_codes, column_strength, fold_numbers, strengths
 from mlbench.eda.views import group_column, strength_figure, wilson_interval
 from mlbench.problem.target import Target, make_target
@@ -65,7 +67,7 @@ def test_a_shifted_copy_of_a_quantity_is_a_leak():
 
 def test_honest_columns_are_no_leaks():
     _, found = searched(shop(), "left")
-    assert not len(found.of("leak", "duplicate rows", "label noise"))
+    assert not len(found.of("leak", "duplicate rows", "contradictions"))
 
 
 def test_an_identifier_is_no_leak_although_it_separates_every_row():
@@ -89,8 +91,8 @@ def test_duplicates_and_contradictions_are_counted():
     wrong = frame.head(10).assign(left=frame["left"].head(10).map({"Yes": "No", "No": "Yes"}))
     _, found = searched(pd.concat([frame, frame.iloc[100:125], wrong], ignore_index=True), "left")
     assert found.of("duplicate rows").found[0].evidence["rows"] == 25
-    assert found.of("label noise").found[0].evidence["rows"] == 20
-    assert "at least 10 rows of 435 wrong" in found.of("label noise").found[0].proposal
+    assert found.of("contradictions").found[0].evidence["rows"] == 20
+    assert "at least 10 rows of 435 wrong" in found.of("contradictions").found[0].proposal
 
 
 def test_contradictions_count_what_no_model_can_get_right():
