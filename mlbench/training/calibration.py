@@ -78,8 +78,8 @@ def calibrated(
     if temperature == 1.0:
         return p
     logs = np.log(np.clip(p, TINY, None)) / temperature
-    powers = np.where(p > 0, np.exp(logs - logs.max(axis=1, keepdims=True)), 0.0)
-    return np.where(np.isfinite(p), powers / powers.sum(axis=1, keepdims=True), np.nan)
+    powers = np.where(p == 0, 0.0, np.exp(logs - logs.max(axis=1, keepdims=True)))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(

@@ -316,10 +316,12 @@ def _cross_fit(
     for part in np.unique(parts):
         held = parts == part
         chosen = _choose({m: o[~held] for m, o in oof.items()}, y[~held], name, stack, seed)
-        for way, output in chosen.outputs({m: o[held] for m, o in oof.items()}).items():
+        mine = chosen.outputs({m: o[held] for m, o in oof.items()})
+        for way, output in mine.items():
             outputs.setdefault(way, np.full_like(next(iter(oof.values())), np.nan))[held] = output
-        scores.append({way: evaluate_metric(name, y[held], output[held]) for way, output in outputs.items()})
-    return pd.DataFrame(scores).dropna(how="any", axis=0), outputs
+        scores.append({way: evaluate_metric(name, y[held], output) for way, output in mine.items()})
+    table = pd.DataFrame(scores).dropna(subset=["single", "weights"])
+    return table.dropna(axis=1), outputs  # a stacking model that could not be fitted everywhere does not compete
 
 
 def guarded_ensemble(
