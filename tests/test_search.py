@@ -33,6 +33,7 @@ class PaperArena:
 
     def __init__(self, pause: float = 0.0, limit: float = math.inf):
         self.entries, self.dropped, self.fits, self.pause, self.end = {}, [], 0, pause, time.monotonic() + limit
+        self.most = 1000  # candidates that memory has room for
 
     def truth(self, spec: ModelSpec) -> float:
         given = {"learning_rate": 0.1, "num_leaves": 31, "C": 1.0, "subsample": 0.8} | dict(spec.params)
@@ -58,6 +59,9 @@ class PaperArena:
 
     def time_left(self) -> float:
         return self.end - time.monotonic()
+
+    def full(self) -> bool:
+        return len(self.entries) >= self.most
 
 
 THREE = {"lightgbm": {"learning_rate": [0.01, 0.3, "log"], "num_leaves": [4, 256, "log"], "subsample": [0.5, 1.0]}}
@@ -212,7 +216,7 @@ def test_model_that_fails_is_put_down_and_the_search_goes_on():
 def test_scores_that_are_no_numbers_fail_the_trial():
     class Blind(PaperArena):
         def truth(self, spec):
-            return math.nan if spec.params else 0.5
+            return math.nan if spec.base else 0.5
 
     found = search(Blind(), ["lightgbm"], trials=3)
     assert [t.state for t in found.records] == ["finished", "failed", "failed"] and "no number" in found.records[1].why
@@ -229,6 +233,20 @@ def test_stopping_by_hand_keeps_the_trials():
     arena = Impatient()
     found = search(arena, ["lightgbm"], trials=9)
     assert len(found.trials) == 3 and "Ctrl-C" in found.notes[-1] and set(arena.entries) <= {"lightgbm", "lightgbm_t2", "lightgbm_t3"}
+
+
+def test_memory_limit_ends_the_search():
+    arena = PaperArena()
+    arena.most = 2
+    found = search(arena, ["lightgbm"], trials=20, spaces=THREE)
+    assert found.count("finished") == 2 and "memory limit" in found.notes[-1]
+
+
+def test_kinds_that_are_too_slow_for_the_rows_are_refused():
+    arena = PaperArena()
+    arena.rows = pd.DataFrame({"x": np.zeros(10_000)})
+    with pytest.raises(UsageError, match="svm is tried on 5,000 rows at most, and there are 10,000"):
+        search(arena, ["svm"], trials=2)
 
 
 def test_files_that_are_no_search_are_told(tmp_path):

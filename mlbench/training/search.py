@@ -41,6 +41,7 @@ class Runs(Protocol):
     "What fits candidates for a search: an `Arena`."
 
     target: Any  # its `task`
+    rows: pd.DataFrame  # to learn from
     metrics: list[str]  # the first one chooses
     greater_is_better: bool  # of that metric
     entries: dict[str, Any]  # candidates by name, each with `scores` by position of the fold
@@ -56,6 +57,9 @@ class Runs(Protocol):
 
     def time_left(self) -> float:
         "Seconds that may still be used."
+
+    def full(self) -> bool:
+        "Whether memory is used up."
 
 
 def fold_count(
@@ -477,13 +481,15 @@ class Search:
     trials = property(_trials_table)
 
     def save(self, folder: str | Path) -> None:
-        "Write the studies as `search.sqlite` and the trials as `trials.csv` into a folder."
+        "Write the trials as `trials.csv` and, where a search was made, the studies as `search.sqlite` into a folder."
         Path(folder).mkdir(parents=True, exist_ok=True)
+        self.trials.to_csv(Path(folder) / "trials.csv", index=False)
+        if not self.studies:
+            return
         with _opened(Path(folder) / "search.sqlite") as storage, quiet_optuna() as optuna:
             for study in self.studies.values():
                 made = optuna.create_study(storage=storage, study_name=study.study_name, direction=study.direction)
                 made.add_trials([t for t in study.get_trials(deepcopy=False) if "record" in t.user_attrs])
-        self.trials.to_csv(Path(folder) / "trials.csv", index=False)
 
     def count(self, state: str) -> int:
         "Trials that ended in a state."
@@ -537,6 +543,9 @@ def _next_trial(work: _Work) -> tuple[_Study, Any, Trial] | None:
     made = max((t.number for t in work.trials), default=0)
     if work.total is not None and made >= work.total:
         return None
+    if work.arena.full():
+        work.notes.append(f"The search ended after {plural(made, 'trial')}: the memory limit was reached.")
+        return None
     late = {kind for kind in work.studies if work.needs(kind) > work.left()} if work.left() > 0 else set(work.studies)
     while True:
         turn = _next_turn(list(work.studies), work.trials, work.spent | late, work.arena.greater_is_better, work.settings["sampler"] != "grid")
@@ -574,7 +583,7 @@ def _take_back(work: _Work) -> None:
             work.notes.append(f"{trial.name} gave {number(float(np.mean(scores)), 6)} now and {trial.score:.6g} before: rows or libraries have changed.")
 
 
-def _checked(sampler: str, trials: int | None, seconds: float | None, points: int, kinds: Sequence[ModelSpec]) -> None:
+def _checked(sampler: str, trials: int | None, seconds: float | None, points: int, kinds: Sequence[ModelSpec], rows: int) -> None:
     "Refuse what makes no search."
     if sampler not in SAMPLERS:
         raise UsageError(f"{sampler!r} is no sampler. {did_you_mean(str(sampler), SAMPLERS)}")
@@ -589,6 +598,9 @@ def _checked(sampler: str, trials: int | None, seconds: float | None, points: in
     names = [s.name for s in kinds]
     if len(set(names)) < len(names):
         raise UsageError(f"a kind was named twice in {', '.join(names)}. Name each once.")
+    for spec in kinds:
+        if spec.largest is not None and rows > spec.largest:
+            raise UsageError(f"{spec.name} is tried on {spec.largest:,} rows at most, and there are {rows:,}. Take it out of the kinds to search.")
 
 # %% ../../nbs/57_training.search.ipynb #9147ad93
 def _spaces_of(specs: Sequence[ModelSpec], task: str, given: Mapping[str, Any]) -> dict[str, list[Dimension]]:
@@ -638,7 +650,7 @@ def search(
     specs = [_with_rounds(s) for s in named or ([] if trials == 0 else kinds_to_search(arena))]
     if trials == 0:
         return Search([], arena.metrics[0], arena.greater_is_better, _spaces_of(specs, arena.target.task, {}), notes=["No search was asked for."])
-    _checked(sampler, trials, seconds, points, specs)
+    _checked(sampler, trials, seconds, points, specs, len(arena.rows))
     found, end = _spaces_of(specs, arena.target.task, spaces or {}), math.inf if seconds is None else time.monotonic() + seconds
     settings, rows_key = {"sampler": sampler, "seed": seed, "points": points}, _rows_key(arena)
     with contextlib.ExitStack() as stack:
