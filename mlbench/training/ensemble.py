@@ -115,7 +115,7 @@ def _next(team: _Team, total: np.ndarray, chosen: Sequence[int], allowed: Sequen
     n = len(chosen) + 1
     scores = np.array([team.scorer.score((total + team.views[i]) / n) for i in allowed])
     top = scores.max()
-    near = sorted((allowed[j] for j in np.flatnonzero(scores >= top - SAME)), key=lambda i: i not in chosen)
+    near = sorted((i for i, score in zip(allowed, scores) if score >= top - SAME), key=lambda i: i not in chosen)
     if team.fine_views and len(near) > 1:
         base = team.means(chosen, fine=True)
         near.sort(key=lambda i: -team.fine.score((base + team.fine_views[i]) / n))

@@ -229,10 +229,8 @@ class Model:
     leaderboard = _leaderboard
     conform = _conformed
     output = _output
-    predict = _predict
-    predict_proba = _predict_proba
-    evaluate = _evaluate
-    explain = _explain
+    predict, predict_proba = _predict, _predict_proba
+    evaluate, explain = _evaluate, _explain
     record = _record
     write_files = _write_files
     save = _save

@@ -69,12 +69,13 @@ def _parts(fold_of_row: np.ndarray | None, known: np.ndarray) -> np.ndarray:
 
 def _judged(p: np.ndarray, y: np.ndarray, parts: np.ndarray, worth: Callable[[np.ndarray], float], usual: float) -> tuple[float, float, float, bool]:
     "The median of the found lines, the mean worth of the usual line and of the found ones on folds left out, and whether to change."
-    lines, values = [], []
+    lines: list[float] = []
+    values: list[list[float]] = []
     for part in np.unique(parts):
         held = parts == part
         lines.append(_best_line(p[~held], y[~held], worth, usual))
         values.append([worth(counts) for counts in _counts_at(p[held], y[held], np.array([usual, lines[-1]]))])
-    gains = np.diff(values, axis=1).ravel()
+    gains = np.array([found - standing for standing, found in values])
     clear = np.nanmean(gains) > np.nan_to_num(corrected_error(gains, 1 / (len(lines) - 1)))
     was, now = np.nanmean(values, axis=0)
     return float(np.median(lines)), float(was), float(now), bool(clear and np.median(lines) != usual)
