@@ -14,7 +14,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['PATIENCE', 'PACE_AFTER', 'WAY', 'ROUGH', 'ROUNDS', 'FORESTS', 'FITS', 'Watch', 'expected_rounds', 'faster_rate',
-           'known_rows', 'rounds_parameter', 'fit_rounds', 'replay_parameters']
+           'known_rows', 'without_empty_columns', 'rounds_parameter', 'fit_rounds', 'replay_parameters']
 
 # %% ../../nbs/41_models.rounds.ipynb #821951c7
 PATIENCE = 20  # rounds without improvement that are always allowed
@@ -32,7 +32,7 @@ class Watch:
         self.seconds, self.expected = seconds, expected
         self.start, self.first = time.perf_counter(), 0.0
         self.done, self.best_round, self.best_loss = 0, 0, float("inf")
-        self.too_slow, self.possible = False, 0.0
+        self.pace_known, self.too_slow, self.possible = False, False, 0.0
 
     def left(self) -> float:
         "Seconds left; infinite without a limit."
@@ -51,8 +51,10 @@ class Watch:
             self.first = time.perf_counter()
         if loss is None or loss < self.best_loss:
             self.best_round, self.best_loss = self.done, float("inf") if loss is None else loss
-        if self.done == PACE_AFTER and self.seconds is not None and self.expected:
-            self.too_slow = self._slow()
+        if not self.pace_known and self.seconds is not None and self.expected and self.done >= 2:
+            late = self.left() < 0.7 * self.seconds
+            self.pace_known = late or self.done >= PACE_AFTER
+            self.too_slow = self.pace_known and self._slow()
         return self.too_slow or self.left() <= 0 or self.done - self.best_round >= PATIENCE + self.best_round // 5
 
 # %% ../../nbs/41_models.rounds.ipynb #c09cf2c0
@@ -121,6 +123,14 @@ def _fit_lightgbm(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, second
         _lightgbm_once(estimator, X, y, X_val, y_val, Watch(max(watch.left(), 0.0)))
 
 # %% ../../nbs/41_models.rounds.ipynb #8f7813b6
+def without_empty_columns(
+    X: Any,  # features to learn from
+) -> Any:  # the same, or a copy with zeros in columns that have no value
+    "Features that a learner can bin."
+    empty = np.isnan(X).all(axis=0) if isinstance(X, np.ndarray) else np.zeros(1, dtype=bool)
+    return np.where(empty, 0.0, X) if empty.any() else X
+
+
 def _paced_hist(estimator: Any, X: Any, y: Any, seconds: float) -> None:
     "Set rounds and learning rate to what there is time for."
     from sklearn.base import clone
@@ -138,6 +148,7 @@ def _paced_hist(estimator: Any, X: Any, y: Any, seconds: float) -> None:
 
 def _fit_hist(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, seconds: float | None) -> None:
     "scikit-learn's booster, cut back to its best round."
+    X = without_empty_columns(X)
     if seconds is not None:
         _paced_hist(estimator, X, y, seconds)
     if X_val is None:

@@ -81,7 +81,7 @@ def _tidy_array(content: bytes) -> bytes:
     if b"('', '|V" not in content[:4096]:
         return content
     array = np.load(io.BytesIO(content), allow_pickle=False)
-    clean = np.frombuffer(bytes(array.nbytes), dtype=array.dtype).reshape(array.shape).copy()
+    clean = np.frombuffer(bytearray(array.nbytes), dtype=array.dtype).reshape(array.shape)
     for name in array.dtype.names:
         clean[name] = array[name]
     out = io.BytesIO()
