@@ -39,6 +39,7 @@ class FittedFeatures:
     rows: pd.DataFrame  # canonical
     matrix: Any  # (rows, features), dense or sparse
     names: pd.DataFrame  # one row per feature: `feature`, `column`
+    transformer: Any = None  # the fitted transformer
 
     def of_column(self, column: str) -> pd.DataFrame:
         "The features that come from one column, as a frame."
@@ -70,7 +71,7 @@ def fit_features(
     rows, y = conform(sample, schema, plan.inputs), _target_of(plan, sample)
     transformer = plan.transformer(style)
     matrix = transformer.fit_transform(rows, y)
-    return FittedFeatures(plan, style, rows, matrix, feature_table(transformer))
+    return FittedFeatures(plan, style, rows, matrix, feature_table(transformer), transformer)
 
 # %% ../../nbs/36_features.preview.ipynb #e6698bfb
 def _numbers_of(features: pd.DataFrame, at: int) -> str:
@@ -122,42 +123,68 @@ def _date_bars(features: pd.DataFrame, column: str) -> tuple[list[str], np.ndarr
     return labels, np.array([months.get(i + 1, 0) for i in range(12)] + [days.get(i, 0) for i in range(7)])
 
 # %% ../../nbs/36_features.preview.ipynb #e3a3446a
+def _is_score(feature: str) -> bool:
+    "Whether a feature is what a linear model of a text's words guesses."
+    return ": score of its words" in feature
+
+
 def _seen_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, str]:
     "A picture of what models see of a column, and the name of its axis."
     import plotly.graph_objects as go
 
     features = fitted.of_column(column)
-    if kind == "date" and fitted.style != "linear":
+    if not len(features.columns):
+        return go.Histogram(x=[], marker_color=GOOD, name="what models see"), "nothing of its own"
+    if kind == "date" and fitted.style != "linear" and f"{column}:weekday" in features:
         labels, counts = _date_bars(features, column)
         return go.Bar(x=labels, y=counts, marker_color=GOOD, name="what models see"), "month and weekday"
+    words = [f for f in features if not _is_score(f)]
+    if kind == "text" and fitted.style != "linear" and len(words) < len(features.columns):
+        return go.Histogram(x=features.drop(columns=words).iloc[:, 0], marker_color=GOOD, nbinsx=40, name="what models see"), "score of the words"
     if kind == "text":
-        heavy = features.mean().sort_values(ascending=False).head(MOST_BARS)
+        heavy = features[words].mean().sort_values(ascending=False).head(MOST_BARS)
         words, weights = [str(i).split(":", 1)[1] for i in heavy.index], heavy.to_numpy() * len(features)
         return go.Bar(x=words, y=weights, marker_color=GOOD, name="what models see"), "word (sum of weights)"
     if kind in ("categorical", "boolean") and fitted.style == "linear":
-        sums = features.sum().sort_values(ascending=False).head(MOST_BARS)
+        sums = features[[f for f in features if " = " in f]].sum().sort_values(ascending=False).head(MOST_BARS)
         names = [str(i).split(" = ", 1)[-1][:24] for i in sums.index]
         return go.Bar(x=names, y=sums.to_numpy(), marker_color=GOOD, name="what models see"), "feature"
-    values = features.iloc[:, -1] if kind == "date" else features.iloc[:, 0]
+    values = features.get(f"{column}:days", features.iloc[:, 0])
     axis = "standard deviations from the mean" if fitted.style == "linear" else "number, as it is"
-    axis = "code (-1: never seen)" if kind in ("categorical", "boolean") else axis
+    if kind in ("categorical", "boolean"):
+        axis = "code (-1: never seen)" if features.columns[0] == column else str(features.columns[0]).split(": ", 1)[-1]
     return go.Histogram(x=values.dropna(), marker_color=GOOD, nbinsx=40, name="what models see"), axis
 
 # %% ../../nbs/36_features.preview.ipynb #ada30b9c
+def _drawn_in(fitted: FittedFeatures) -> set[str]:
+    "Numeric columns whose long tail was drawn in."
+    for block, steps, names in fitted.transformer.transformers_ if fitted.transformer is not None else []:
+        if block == "numeric" and "unskew" in steps.named_steps:
+            kept = steps.named_steps["select"].kept_ if "select" in steps.named_steps else range(len(names))
+            return {names[i] for i, power in zip(kept, steps.named_steps["unskew"].power_) if power != 1}
+    return set()
+
+
 def _finding(fitted: FittedFeatures, column: str, kind: str) -> str:
     "The title: what happens to a column, in a sentence."
     features, missing = fitted.of_column(column), float(fitted.rows[column].isna().mean())
     hole = f"; {percent(missing)} is missing" if missing else ""
     if kind in ("categorical", "boolean"):
         distinct = plural(int(fitted.rows[column].nunique()), "category", "categories")
-        return f"{column}: {distinct} become " + ("one code" if fitted.style != "linear" else plural(features.shape[1], "feature")) + hole
+        code = fitted.style != "linear" and list(features) == [column]
+        return f"{column}: {distinct} become " + ("one code" if code else plural(features.shape[1], "feature")) + hole
     if kind == "text":
-        return f"{column}: texts become weights of {plural(features.shape[1], 'word')}{hole}"
+        scores = sum(map(_is_score, features))
+        what = f"weights of {plural(features.shape[1] - scores, 'word')}" if fitted.style == "linear" else plural(features.shape[1] - scores, "topic")
+        return f"{column}: texts become {what}{' and a score' if scores else ''}{hole}"
     if kind == "date":
         return f"{column}: dates become {plural(features.shape[1], 'number')}{hole}"
+    if not len(features.columns):
+        return f"{column}: not among the numbers that were kept, or part of the principal components of others"
     if fitted.style != "linear":
         return f"{column}: numbers stay as they are" + (f"; {percent(missing)} is missing and stays so" if missing else "")
-    return f"{column}: numbers are scaled" + (f"; {percent(missing)} is missing and gets the median" if missing else "")
+    drawn = "drawn in and " if column in _drawn_in(fitted) else ""
+    return f"{column}: numbers are {drawn}scaled" + (f"; {percent(missing)} is missing and gets the median" if missing else "")
 
 
 def before_after(
@@ -279,6 +306,15 @@ def proposals_sentence(
     return Sentence(text)
 
 # %% ../../nbs/36_features.preview.ipynb #e7ff22a1
+_OUTPUTS = {
+    "trees": "numbers with their gaps; dates as parts, and the days between them; categories as codes, many categories also as shrunken "
+    "means of the target and rows per category; texts as topics and as the score of their words",
+    "linear": "numbers drawn in, filled, marked where filled, scaled; dates as parts and places on the circle of year, week and day; a column per category, "
+    "many categories also as means of the target; texts as weights of words and as the score of their words",
+    "native": "as trees, but every category column as one code per value, for learners that encode categories themselves",
+}  # what each style of features holds
+
+
 def plan_markdown(
     plan: FeaturePlan,  # what each column becomes
     checks: pd.DataFrame | None = None,  # from `check_features`
@@ -290,6 +326,7 @@ def plan_markdown(
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.steps)} | {cell(c.reason)} |" for c in plan.columns if c.use]
     lines += ["", "## Left out", "", "| column | kind | reason |", "| --- | --- | --- |"]
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.reason)} |" for c in plan.columns if not c.use]
+    lines += ["", "## What models get", ""] + [f"- **{style}**: {what}" for style, what in _OUTPUTS.items()]
     lines += ["", "## Choices", ""] + [f"- {k}: {v}" for k, v in vars(plan.options).items()]
     if checks is not None:
         lines += ["", "## Checks", ""] + [f"- {'passed' if r.passed else 'look'}: {r.check}{f' ({r.seen})' if r.seen else ''}" for r in checks.itertuples()]
