@@ -306,6 +306,11 @@ def proposals_sentence(
     return Sentence(text)
 
 # %% ../../nbs/36_features.preview.ipynb #e7ff22a1
+def _cell(text: Any) -> str:
+    "A text that fits into a cell of a Markdown table."
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
 _OUTPUTS = {
     "trees": "numbers with their gaps; dates as parts, and the days between them; categories as codes, many categories also as shrunken "
     "means of the target and rows per category; texts as topics and as the score of their words",
@@ -315,18 +320,40 @@ _OUTPUTS = {
 }  # what each style of features holds
 
 
+def _outputs_markdown(fitted: dict[str, FittedFeatures], most: int = 6) -> list[str]:
+    "One table per style: the features that each column becomes."
+    lines: list[str] = []
+    for style, features in fitted.items():
+        made = features.names.groupby("column", sort=False)["feature"].agg(list)
+        lines += [
+            "",
+            f"### Outputs, {style}",
+            "",
+            _OUTPUTS[style][0].upper() + _OUTPUTS[style][1:] + ".",
+            "",
+            "| column | features | names |",
+            "| --- | --- | --- |",
+        ]
+        for column, names in made.items():
+            more = f" and {len(names) - most} more" if len(names) > most else ""
+            lines.append(f"| {_cell(column)} | {len(names)} | {_cell(', '.join(map(str, names[:most])) + more)} |")
+    return lines
+
+
 def plan_markdown(
     plan: FeaturePlan,  # what each column becomes
     checks: pd.DataFrame | None = None,  # from `check_features`
+    fitted: dict[str, FittedFeatures] | None = None,  # by style, from `fit_features`: what comes out of each column
 ) -> str:  # Markdown
     "The documentation of the features."
-    cell = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    cell = _cell
     lines = ["# Features", "", f"{plan.summary()}. Version `{plan.version}`.", "", "## Used", ""]
     lines += ["| column | kind | what models see | reason |", "| --- | --- | --- | --- |"]
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.steps)} | {cell(c.reason)} |" for c in plan.columns if c.use]
     lines += ["", "## Left out", "", "| column | kind | reason |", "| --- | --- | --- |"]
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.reason)} |" for c in plan.columns if not c.use]
-    lines += ["", "## What models get", ""] + [f"- **{style}**: {what}" for style, what in _OUTPUTS.items()]
+    lines += ["", "## What models get", ""] + [f"- **{style}**: {what}" for style, what in _OUTPUTS.items() if style not in (fitted or {})]
+    lines += _outputs_markdown(fitted or {})
     lines += ["", "## Choices", ""] + [f"- {k}: {v}" for k, v in vars(plan.options).items()]
     if checks is not None:
         lines += ["", "## Checks", ""] + [f"- {'passed' if r.passed else 'look'}: {r.check}{f' ({r.seen})' if r.seen else ''}" for r in checks.itertuples()]

@@ -14,7 +14,7 @@ from ..core.show import plural
 from ..data.schema import Schema, canonical_text
 
 # %% auto #0
-__all__ = ['FEW', 'nearly_constant', 'fingerprint', 'useless_columns']
+__all__ = ['FEW', 'LOOKED_AT', 'nearly_constant', 'fingerprint', 'useless_columns']
 
 # %% ../../nbs/33_features.useless.ipynb #b6040059
 FEW = 3  # rows with another value: no more than these teach nothing
@@ -45,6 +45,14 @@ def fingerprint(
     return kind + hashlib.sha256(content.tobytes()).hexdigest()
 
 # %% ../../nbs/33_features.useless.ipynb #3f52f318
+LOOKED_AT = 50_000  # rows of the first look
+
+
+def _same(frame: pd.DataFrame, schema: Schema, one: str, other: str) -> bool:
+    "Whether two columns say the same in all rows."
+    return fingerprint(frame[one], schema.kind(one)) == fingerprint(frame[other], schema.kind(other))
+
+
 def useless_columns(
     frame: pd.DataFrame,  # training rows
     schema: Schema,  # the columns' kinds
@@ -53,11 +61,12 @@ def useless_columns(
     "Columns that are nearly constant or repeat another one."
     found: dict[str, str] = {}
     first: dict[str, str] = {}
+    sample = frame.iloc[:: max(1, len(frame) // LOOKED_AT)]
     for name in columns:
-        reason = nearly_constant(frame[name])
+        reason = nearly_constant(sample[name]) and nearly_constant(frame[name])
         if reason is None:
-            other = first.setdefault(fingerprint(frame[name], schema.kind(name)), name)
-            reason = f"says the same as {other}" if other != name else None
+            other = first.setdefault(fingerprint(sample[name], schema.kind(name)), name)
+            reason = f"says the same as {other}" if other != name and _same(frame, schema, name, other) else None
         if reason is not None:
             found[name] = reason
     return found

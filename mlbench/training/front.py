@@ -74,7 +74,7 @@ def _question(data: str | Path | pd.DataFrame, target: str, known: dict[str, Any
     problem = _problem_for(frame, source, target, known)
     rows = labelled_rows(frame, target)
     schema, codes = infer_schema(rows, problem.columns.kinds), make_target(rows[target], problem)
-    return _Question(problem, rows, schema, codes, make_plan(schema, problem), codes.encode(rows[target]))
+    return _Question(problem, rows, schema, codes, make_plan(schema, problem, rows), codes.encode(rows[target]))
 
 
 def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, memory_gb: float | None) -> Arena:
