@@ -343,6 +343,7 @@ def problem_yaml(
         _commented(f"metric: {problem['metric']}", f"chooses among models: {why['metric']}"),
         _commented(f"also: {_scalar(problem['also'])}", "reported beside it"),
         *_goal_lines(proposal, why),
+        *(["# costs: {false_positive: 1, false_negative: 5}  # what mistakes cost, where they do not cost the same"] if problem["task"] == "binary" else []),
         _section("constraints", problem["constraints"], "seconds for comparing models"),
         _section("split", problem["split"], "auto: by time, group or class, whichever is set above"),
     ]
