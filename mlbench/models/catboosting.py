@@ -105,6 +105,7 @@ class _CatBoostTrees(KeptModel):
         leaf_estimation_iterations: int = 0,  # steps towards the values of leaves; 0 takes 10 for two classes and 1 otherwise
         random_strength: float = 1.0,  # noise in the choice of splits
         rsm: float = 1.0,  # share of columns tried at each split
+        subsample: float | None = None,  # share of rows that a tree is grown on; None leaves the sampling to the library
         grow_policy: str = "SymmetricTree",  # or "Depthwise", "Lossguide"
         random_state: Any = 0,  # seed of orders and samples
         thread_count: int = 1,  # threads
@@ -113,12 +114,14 @@ class _CatBoostTrees(KeptModel):
         self.cat_features, self.max_ctr_complexity, self.one_hot_max_size = cat_features, max_ctr_complexity, one_hot_max_size
         self.border_count, self.random_strength, self.rsm, self.grow_policy = border_count, random_strength, rsm, grow_policy
         self.leaf_estimation_iterations, self.random_state, self.thread_count = leaf_estimation_iterations, random_state, thread_count
+        self.subsample = subsample
 
     def _settings(self, loss: str, rate: float) -> dict[str, Any]:
         "The library's settings."
         from sklearn.utils.validation import check_random_state
 
-        own = {k: v for k, v in self.get_params(deep=False).items() if k not in ("cat_features", "random_state", "learning_rate")}
+        own = {k: v for k, v in self.get_params(deep=False).items() if k not in ("cat_features", "random_state", "learning_rate", "subsample")}
+        own |= {} if self.subsample is None else {"subsample": self.subsample, "bootstrap_type": "MVS"}
         seed = self.random_state if isinstance(self.random_state, int | np.integer) else check_random_state(self.random_state).randint(2**31 - 1)
         steps = self.leaf_estimation_iterations or (10 if loss == "Logloss" else 1)
         fixed = {"learning_rate": rate, "random_seed": int(seed), "loss_function": loss, "leaf_estimation_iterations": steps}
