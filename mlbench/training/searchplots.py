@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import UsageError, did_you_mean
-from ..core.plots import GOOD, GRID, INK, MUTED, PALETTE, figure_layout
+from ..core.plots import GOOD, INK, MUTED, PALETTE, figure_layout
 from ..core.show import Sentence, number, percent, plural
 from ..models.spaces import Dimension, choice_label, nearest_value
 from .intervals import corrected_difference
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['FORESTS', 'TREES', 'ENOUGH', 'search_history', 'setting_importance', 'search_importance', 'search_parallel',
+__all__ = ['FORESTS', 'TREES', 'ENOUGH', 'SHADES', 'search_history', 'setting_importance', 'search_importance', 'search_parallel',
            'search_slices', 'search_figures', 'search_sentence']
 
 # %% ../../nbs/57_training.searchplots.ipynb #7b2ff5fd
@@ -126,7 +126,8 @@ def _none(found: Search, kind: str, few: int) -> go.Figure:
     "An empty figure that says why."
     import plotly.graph_objects as go
 
-    return figure_layout(go.Figure(), f"{plural(few, 'trial')} of {kind}: too few for a picture", height=160)
+    figure = figure_layout(go.Figure(), f"{plural(few, 'trial')} of {kind}: too few for a picture", height=90)
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
 
 # %% ../../nbs/57_training.searchplots.ipynb #a52ab204
 FORESTS, TREES = 4, 8  # forests, and trees in each
@@ -180,7 +181,7 @@ def search_importance(
     axis = f"share of the differences between {plural(trials, 'trial')}; lines: {FORESTS} forests"
     return figure_layout(figure, title, x=axis, height=140 + 34 * len(names), legend=False).update_xaxes(tickformat=".0%", rangemode="tozero")
 
-# %% ../../nbs/57_training.searchplots.ipynb #ca5bb08d
+# %% ../../nbs/57_training.searchplots.ipynb #e78e2fc8
 def _words(d: Dimension, place: float) -> str:
     "A place on the axis of a dimension as a value."
     if d.choices:
@@ -206,20 +207,38 @@ def _good_region(found: Search, kind: str) -> str | None:
     return f"the better quarter of {plural(len(trials), 'trial')} has {d.name} from {_words(d, places.min())} to {_words(d, places.max())}"
 
 
-def _axis(d: Dimension, places: np.ndarray) -> dict[str, Any]:
-    "One axis of the lines."
+def _axis(d: Dimension) -> tuple[float, float, list[tuple[float, str]]]:
+    "Lower and upper end of the axis of a dimension, and its marks."
     if d.choices:
-        return {
-            "values": places,
-            "tickvals": list(range(len(d.choices))),
-            "ticktext": [choice_label(c) for c in d.choices],
-            "range": [-0.1, len(d.choices) - 0.9],
-        }
+        return -0.1, len(d.choices) - 0.9, [(float(n), choice_label(c)) for n, c in enumerate(d.choices)]
     low, high = (np.log10([d.low, d.high]) if d.log else np.array([d.low, d.high], dtype=float)).tolist()
-    ticks = np.linspace(low, high, 5)
-    return {"values": places, "range": [low, high], "tickvals": ticks, "ticktext": [_words(d, p) for p in ticks]}
+    return low, high, [(float(p), _words(d, float(p))) for p in np.linspace(low, high, 5)]
 
-# %% ../../nbs/57_training.searchplots.ipynb #909dd742
+# %% ../../nbs/57_training.searchplots.ipynb #27df0b7a
+SHADES = ["#dfe5ee", "#bccbe1", "#8fabd2", "#5f88bd", GOOD]  # from the worst fifth to the best
+
+
+def _heights(found: Search, kind: str) -> tuple[list[str], np.ndarray, list[list[tuple[float, str]]]]:
+    "Names of the axes, one row of heights between 0 and 1 per trial, and marks; the score comes last."
+    trials, scores = _compared(found, kind)
+    columns, marks = [], []
+    for d in _varied(found, kind):
+        low, high, ticks = _axis(d)
+        columns.append((_positions(d, trials) - low) / (high - low))
+        marks.append([((p - low) / (high - low), text) for p, text in ticks])
+    ends = _view(found, scores)[0] or [float(scores.min()), float(scores.max())]
+    width = (ends[1] - ends[0]) or 1.0
+    columns.append(np.clip((scores - ends[0]) / width, 0, 1))
+    marks.append([(s, number(ends[0] + s * width)) for s in (0.0, 0.25, 0.5, 0.75, 1.0)])
+    return [*(d.name for d in _varied(found, kind)), found.metric], np.array(columns).T, marks
+
+
+def _fifths(found: Search, scores: np.ndarray) -> np.ndarray:
+    "The fifth that each score belongs to: 0 for the worst, 4 for the best."
+    order = np.argsort(np.argsort(_sign(found) * scores, kind="stable"), kind="stable")
+    return order * 5 // len(scores)
+
+# %% ../../nbs/57_training.searchplots.ipynb #a64c4463
 def search_parallel(
     found: Search,  # from `search`
     kind: str | None = None,  # None takes the kind with the most trials
@@ -231,14 +250,22 @@ def search_parallel(
     trials, scores = _compared(found, kind)
     if len(trials) < 2 or not _varied(found, kind):
         return _none(found, kind, len(trials))
-    axes = [{"label": d.name} | _axis(d, _positions(d, trials)) for d in _varied(found, kind)]
-    ends = _view(found, scores)[0] or [float(scores.min()), float(scores.max())]
-    inside = np.clip(scores, ends[0], ends[1])
-    colours = [[0.0, GRID], [1.0, GOOD]] if found.greater_is_better else [[0.0, GOOD], [1.0, GRID]]
-    look = {"color": inside, "colorscale": colours, "cmin": ends[0], "cmax": ends[1], "showscale": False}
-    figure = figure_layout(go.Figure(), f"{kind}: {_good_region(found, kind) or plural(len(trials), 'trial')}", height=420)
-    figure.add_trace(go.Parcoords(dimensions=[*axes, {"label": found.metric, "values": inside, "range": ends}], line=look))
-    return figure.update_layout(margin={"l": 70, "r": 70, "t": 110, "b": 30})
+    names, heights, marks = _heights(found, kind)
+    fifths, figure, at = _fifths(found, scores), go.Figure(), list(range(len(names)))
+    for fifth, (shade, name) in enumerate(zip(SHADES, ("worst fifth", "", "", "", "best fifth"))):
+        x, y, text = [], [], []
+        for n in np.flatnonzero(fifths == fifth):
+            x, y, text = [*x, *at, None], [*y, *heights[n], None], [*text, *[f"{trials[n].name}: {trials[n].settings()}"] * len(at), None]
+        line = {"color": shade, "width": 1 + fifth / 4}
+        figure.add_scatter(x=x, y=y, text=text, mode="lines", line=line, name=name, showlegend=bool(name), hovertemplate="%{text}<extra></extra>")
+    for place, ticks in enumerate(marks):
+        look = {"mode": "lines+text", "textposition": "middle left", "textfont": {"size": 11}, "line": {"color": INK, "width": 1}}
+        figure.add_scatter(
+            x=[place] * len(ticks), y=[p for p, _ in ticks], text=[f"{t}\u00a0\u00a0" for _, t in ticks], showlegend=False, hoverinfo="skip", **look
+        )
+    title = f"{kind}: {_good_region(found, kind) or plural(len(trials), 'trial')}"
+    figure = figure_layout(figure, title, height=420).update_yaxes(visible=False, range=[-0.04, 1.04])
+    return figure.update_xaxes(tickvals=at, ticktext=names, showgrid=False, zeroline=False, range=[-0.35, len(names) - 0.8], side="bottom")
 
 # %% ../../nbs/57_training.searchplots.ipynb #728e47cc
 def _at_edge(found: Search, kind: str) -> list[str]:
