@@ -18,6 +18,7 @@ from mlbench.features.plan import make_plan
 from mlbench.models.catboosting import CatBoostTreesClassifier, CatBoostTreesRegressor
 from mlbench.models.forests import forest
 from mlbench.models.linear import sparse_linear_model
+from mlbench.models.neighbours import NearestRowsClassifier, NearestRowsRegressor
 from mlbench.models.registry import ModelSpec, Setting, model_spec
 from mlbench.models.vectors import SupportVectorsClassifier, SupportVectorsRegressor
 from mlbench.models.xgboosting import XGBoostTreesClassifier, XGBoostTreesRegressor
@@ -51,6 +52,7 @@ def members() -> list[ModelSpec]:
         _kind("xgboost", "trees", XGBoostTreesClassifier, XGBoostTreesRegressor, n_estimators=8),
         _kind("catboost", "native", CatBoostTreesClassifier, CatBoostTreesRegressor, iterations=8),
         _kind("vectors", "linear", SupportVectorsClassifier, SupportVectorsRegressor),
+        _kind("nearest", "linear", NearestRowsClassifier, NearestRowsRegressor),
     ]
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from .graph import Block, Graph, converts
 from .onnx import linear
+from .steps import DOUBLE
+from ..models.neighbours import ROOM
 
 # %% auto #0
 __all__ = ['squared_distances']
@@ -57,6 +59,37 @@ def _vector_classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]
 def _vector_value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "The weighted likeness itself."
     return [_decisions(graph, step, blocks)]
+
+# %% ../../nbs/70_deployment.kernels.ipynb #758a271b
+def _apart(graph: Graph, block: Block, vectors: np.ndarray, p: int) -> str:
+    "Distances as the estimator measures them."
+    if p == 2:
+        return squared_distances(graph, block, vectors).tensor
+    total = ""
+    graph.spread = max(graph.spread, len(vectors))
+    for c in range(block.width):
+        column = graph.node("Gather", block.tensor, graph.constant([c]), axis=1)
+        part = graph.node("Abs", graph.node("Sub", column, graph.constant(np.ascontiguousarray(vectors[:, c]))))
+        total = graph.node("Add", total, part) if total else part
+    return total
+
+
+@converts("mlbench.NearestRowsClassifier", "mlbench.NearestRowsRegressor")
+def _nearest(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "The weighted mean of what the nearest rows answer."
+    block, square = graph.join(blocks), step.p == 2
+    apart = _apart(graph, block, step.vectors_, step.p)
+    smallest = graph.node("TopK", apart, graph.constant([step.n_asked_]), outputs=2, axis=1, largest=0, sorted=0)
+    last = graph.node("ReduceMax", smallest, graph.constant([1]), keepdims=1)
+    size = graph.node("ReduceSumSquare" if square else "ReduceL1", block.tensor, graph.constant([1]), keepdims=1)
+    room = graph.node("Mul", graph.node("Add", last, size), graph.constant(ROOM))
+    share = graph.node("Cast", graph.node("LessOrEqual", apart, graph.node("Add", last, room)), to=DOUBLE)
+    if step.weights == "distance":
+        squared = apart if square else graph.node("Mul", apart, apart)
+        share = graph.node("Div", share, graph.node("Sqrt", graph.node("Add", squared, graph.constant(float(step.softness_)))))
+    total = graph.node("ReduceSum", share, graph.constant([1]), keepdims=1)
+    summed = graph.node("MatMul", share, graph.constant(np.asarray(step.answers_, np.float64)))
+    return [Block(graph.node("Div", summed, total), "number", step.answers_.shape[1])]
 
 # %% ../../nbs/70_deployment.kernels.ipynb #835069c9
 @converts("mlbench.SparseLinearRegressor", "sklearn.Lasso", "sklearn.ElasticNet", "sklearn.LassoCV", "sklearn.ElasticNetCV", "sklearn.RidgeCV")

@@ -124,11 +124,11 @@ def _tree(given: Setting) -> Any:
 # %% ../../nbs/48_models.registry.ipynb #4155c3d4
 def _k_neighbors(given: Setting) -> Any:
     "The nearest rows."
-    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+    from mlbench.models.neighbours import NearestRowsClassifier, NearestRowsRegressor
 
-    kind = KNeighborsRegressor if given.task == "regression" else KNeighborsClassifier
+    kind = NearestRowsRegressor if given.task == "regression" else NearestRowsClassifier
     usual = min(50, max(5, round(given.rows**0.5 / 2)))
-    model: Any = given.made(kind, n_neighbors=usual, weights="distance", algorithm="brute", n_jobs=given.n_jobs)
+    model: Any = given.made(kind, n_neighbors=usual, weights="distance")
     return model.set_params(n_neighbors=min(model.n_neighbors, given.rows)) if given.rows else model
 
 

@@ -50,6 +50,8 @@ TRUSTED = frozenset(
         "mlbench.models.catboosting.CatBoostTreesClassifier",
         "mlbench.models.catboosting.CatBoostTreesRegressor",
         "mlbench.models.linear.SparseLinearRegressor",
+        "mlbench.models.neighbours.NearestRowsClassifier",
+        "mlbench.models.neighbours.NearestRowsRegressor",
         "mlbench.models.neural.TorchMLPClassifier",
         "mlbench.models.neural.TorchMLPRegressor",
         "mlbench.models.tabm.TabMClassifier",
@@ -148,9 +150,10 @@ def read_estimator(
     import skops.io
 
     try:
-        unknown = untrusted_types(data)
-        if not unknown:
-            return skops.io.loads(data, trusted=sorted(TRUSTED & set(skops.io.get_untrusted_types(data=data))))
+        found = set(skops.io.get_untrusted_types(data=data))
+        if found <= TRUSTED:
+            return skops.io.loads(data, trusted=sorted(found))
+        unknown = sorted(found - TRUSTED)
     except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ArtifactError(f"The stored model cannot be read ({error}). It was cut short or changed: run the training stage again.") from error
     raise ArtifactError(
