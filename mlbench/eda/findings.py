@@ -22,7 +22,7 @@ from .leaks import find_easy_target, find_late_dates, find_leaks, find_missing, 
 from .look import SEVERITIES, Finding, Look, column_words, exclude_proposal
 from .quality import skewness
 from .quick import COLUMNS, ROWS
-from .rows import find_contradictions, find_duplicates, find_near_duplicates, find_time_leak, find_torn_groups
+from .rows import find_duplicates, find_near_duplicates, find_time_leak, find_torn_groups
 from .strength import bin_codes, sample_rows
 
 # %% auto #0
@@ -334,7 +334,6 @@ SEARCHES = (
     find_easy_target,
     find_duplicates,
     find_near_duplicates,
-    find_contradictions,
     find_torn_groups,
     find_time_leak,
     find_odd_parts,

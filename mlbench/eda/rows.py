@@ -18,7 +18,7 @@ from .quick import FoldGap, compare_folds, compare_in_time, rows_of_groups
 
 # %% auto #0
 __all__ = ['MATTERS', 'SPOILS', 'row_hashes', 'contradictions', 'spread_of_twins', 'gap_words', 'find_duplicates',
-           'find_contradictions', 'near_clusters', 'find_near_duplicates', 'find_torn_groups', 'find_time_leak']
+           'near_clusters', 'find_near_duplicates', 'find_torn_groups', 'find_time_leak']
 
 # %% ../../nbs/22_eda.rows.ipynb #c71e2f77
 def row_hashes(
@@ -91,9 +91,8 @@ def _feature_columns(look: Look) -> list[str]:
     return sorted(look.strengths.loc[~look.strengths["kind"].isin(["identifier", "constant"]), "column"])
 
 
-def find_duplicates(look: Look) -> Iterator[Finding]:
+def _copies(look: Look, hashes: np.ndarray) -> Iterator[Finding]:
     "Rows that repeat."
-    hashes = row_hashes(look.frame[_feature_columns(look)])
     with_target = hashes ^ pd.util.hash_array(np.asarray(look.y, dtype="float64"))
     repeated = int(pd.Series(with_target).duplicated().sum())
     share = repeated / max(len(look.frame), 1)
@@ -108,9 +107,8 @@ def find_duplicates(look: Look) -> Iterator[Finding]:
     yield Finding("duplicate rows", what, "warning" if gap and gap.low > MATTERS else "note", evidence, ask)
 
 # %% ../../nbs/22_eda.rows.ipynb #6a15cc7d
-def find_contradictions(look: Look) -> Iterator[Finding]:
+def _contradicting(look: Look, hashes: np.ndarray) -> Iterator[Finding]:
     "Rows with the same features and different targets."
-    hashes = row_hashes(look.frame[_feature_columns(look)])
     if look.n_classes is None:
         rows, left = spread_of_twins(hashes, np.asarray(look.y, dtype="float64"))
         if rows >= 50 and left > 0.05:
@@ -126,6 +124,13 @@ def find_contradictions(look: Look) -> Iterator[Finding]:
         evidence = {"rows": rows, "unavoidable_errors": round(wrong, 5)}
         ask = f"Any model gets at least {plural(errors, 'row')} of {len(look.frame):,} wrong; a column that tells such rows apart would help"
         yield Finding("contradictions", what, "warning" if wrong > 0.01 else "note", evidence, ask)
+
+
+def find_duplicates(look: Look) -> Iterator[Finding]:
+    "Rows that repeat, and rows that contradict each other."
+    hashes = row_hashes(look.frame[_feature_columns(look)])
+    yield from _copies(look, hashes)
+    yield from _contradicting(look, hashes)
 
 # %% ../../nbs/22_eda.rows.ipynb #97aa2d01
 def _folded(series: pd.Series) -> np.ndarray:
