@@ -31,8 +31,8 @@ from .fitting import check_folds, learning_curve, limited_threads, output_of
 from .store import estimator_bytes, origin_of, read_estimator, rows_hash
 
 # %% auto #0
-__all__ = ['SHARE', 'LEAST', 'ENOUGH', 'SECONDS_PER_CELL', 'Fold', 'to_scale', 'from_scale', 'FoldFit', 'build_for', 'fit_again',
-           'fit_fold', 'Entry', 'folds_in_time', 'Arena']
+__all__ = ['SHARE', 'LEAST', 'LIGHT', 'ENOUGH', 'SECONDS_PER_CELL', 'Fold', 'to_scale', 'from_scale', 'FoldFit', 'build_for',
+           'fit_again', 'fit_fold', 'Entry', 'folds_in_time', 'Arena']
 
 # %% ../../nbs/52_training.arena.ipynb #55249669
 class Fold:
@@ -229,6 +229,11 @@ class Entry:
         return float(np.mean(values)) if values else float("nan")
 
     @property
+    def depth(self) -> int:
+        "Folds that are done without a gap, from the first on."
+        return next(p for p in range(len(self.fits) + 1) if p not in self.fits)
+
+    @property
     def fit_seconds(self) -> float:
         "Of all its fits together."
         return sum(f.fit_seconds for f in self.fits.values())
@@ -236,6 +241,7 @@ class Entry:
 # %% ../../nbs/52_training.arena.ipynb #5084f192
 SHARE = 0.3  # of the time left that one candidate may take
 LEAST = 0.05  # seconds that a fit is given at least
+LIGHT = ("baseline", "linear")  # families that need hardly any memory beyond the rows
 ENOUGH = 0.6  # share of the time of others of its kind that makes a fit worth beginning
 
 
@@ -355,7 +361,9 @@ def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold
             if entry.planned is not None and fold.position not in entry.planned:
                 continue
             first = turn == 0 and fold.position < 2  # somebody has to be there, whatever the limit
-            if entry.failure or self.stopped or not first and (self.time_left() <= 0 or self.too_slow(entry, len(specs) - turn) or self.full()):
+            if entry.failure or self.stopped or not first and (self.time_left() <= 0 or self.too_slow(entry, len(specs) - turn)):
+                break
+            if spec.family not in LIGHT and self.full():
                 break
             if fold.position not in entry.fits:
                 yield entry, fold, len(specs) - turn
@@ -417,14 +425,16 @@ def _session(self: Arena) -> Iterator[None]:
 
 def _close_entries(self: Arena) -> None:
     "Candidates without all folds are not ranked, unless nobody has more."
-    self.n_ranked = max((len(e.fits) for e in self.entries.values() if not e.failure), default=0)
+    done = [e for e in self.entries.values() if not e.failure and e.fits]
+    learnt = [e for e in done if e.spec.family != "baseline"]  # a constant that has all folds must not rule out a model that has some
+    self.n_ranked = max((e.depth for e in learnt or done), default=0)
     words = self.limit_words()
     if 0 < self.n_ranked < len(self.folds):
         note = f"{words[0].upper()}{words[1:]} after {self.n_ranked} of {len(self.folds)} folds; the scores rest on these."
         self.notes += [] if note in self.notes else [note]
     for entry in self.entries.values():
-        if not entry.failure and len(entry.fits) < self.n_ranked:
-            reached = f"after {len(entry.fits)} of {self.n_ranked} folds" if entry.fits else "before its turn"
+        if not entry.failure and entry.depth < max(self.n_ranked, 1):
+            reached = f"after {entry.depth} of {self.n_ranked} folds" if entry.depth else "before its turn"
             entry.failure = f"not compared: {words} {reached}"
 
 # %% ../../nbs/52_training.arena.ipynb #2ea2c732
@@ -549,6 +559,7 @@ class Arena:
         fits = self.entries[name].fits
         first = next(iter(fits.values())).output
         out = np.full((len(self.rows), *first.shape[1:]), np.nan)
-        for position, fit in fits.items():
-            out[self.folds[position].test] = fit.output
+        for position in range(self.n_ranked or len(self.folds)):
+            if position in fits:
+                out[self.folds[position].test] = fits[position].output
         return out

@@ -165,7 +165,7 @@ def _scores_of(arena: Arena, names: Sequence[str]) -> tuple[pd.DataFrame, pd.Dat
     scores, times, epochs = [], [], []
     for name in names:
         entry = arena.entries[name]
-        for position in sorted(entry.fits):
+        for position in range(arena.n_ranked):
             fit, at = entry.fits[position], {"model": name, "fold": position + 1}
             scores.append(at | entry.scores[position])
             times.append(at | {"fit_seconds": fit.fit_seconds, "predict_seconds": fit.predict_seconds})
