@@ -21,9 +21,9 @@ from .intervals import corrected_difference, corrected_error
 from .scoring import Scorer, make_scorer
 
 # %% auto #0
-__all__ = ['MOST_CELLS', 'PATIENCE', 'SAME', 'BAG_ROWS', 'BAG_MEMBERS', 'BAGS', 'BAG_SHARE', 'BAG_SLACK', 'LEAST', 'SURE',
-           'blend_outputs', 'usable_members', 'ensemble_weights', 'stack_features', 'stack_output', 'fit_stacker',
-           'Ensemble', 'guarded_ensemble']
+__all__ = ['MOST_CELLS', 'PATIENCE', 'SAME', 'BAG_ROWS', 'BAG_MEMBERS', 'BAGS', 'BAG_SHARE', 'BAG_SLACK', 'LEAST', 'MOST_MEMBERS',
+           'SURE', 'blend_outputs', 'usable_members', 'ensemble_weights', 'stack_features', 'stack_output',
+           'fit_stacker', 'Ensemble', 'guarded_ensemble']
 
 # %% ../../nbs/51_training.ensemble.ipynb #ce4cbc11
 def blend_outputs(
@@ -140,7 +140,7 @@ def _search(team: _Team, order: Sequence[int], steps: int) -> tuple[np.ndarray, 
 BAG_ROWS, BAG_MEMBERS = 5_000, 6  # up to so many rows, and from so many members on, the search is bagged
 BAGS, BAG_SHARE = 10, 0.7  # searches, and the share of members in each
 BAG_SLACK = 0.25  # a search counts when it ends above this share of the way from the best single model down to the worst
-LEAST = 0.02  # smallest weight
+LEAST, MOST_MEMBERS = 0.02, 15  # smallest weight, and largest number of members
 
 
 def _bagged(team: _Team, scores: np.ndarray, order: Sequence[int], steps: int, seed: int) -> np.ndarray:
@@ -168,13 +168,15 @@ def ensemble_weights(
     name: str,  # the metric that chooses
     *,
     steps: int = 40,  # members added at most, with repetition
+    most: int = MOST_MEMBERS,  # different members at most: each costs time in every prediction
     seed: int = 0,  # of the draws
 ) -> dict[str, float]:  # the largest first; they sum to one, members without weight are left out
     "Weights by forward selection with replacement (Caruana and others 2004)."
     names, rows = usable_members(oof)
     y = np.asarray(y)[rows]
     shares = _shares(_team([np.asarray(oof[n], dtype=np.float64)[rows] for n in names], y, name, seed), len(y), steps, seed)
-    shares = np.where(shares >= min(LEAST, shares.max()), shares, 0.0)
+    least = max(min(LEAST, shares.max()), np.sort(shares)[-most:][0])
+    shares = np.where(shares >= least, shares, 0.0)
     found = {n: float(s) for n, s in zip(names, shares / shares.sum()) if s > 0}
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
