@@ -155,6 +155,7 @@ def test_one_class_is_refused():
         TabMClassifier().fit(np.zeros((20, 2)), np.zeros(20))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in reduce")  # scikit-learn adds the cells up to see whether they are finite
 @pytest.mark.parametrize("wild", [1e300, -1e300, 1.7e308])
 def test_wild_cells_move_a_prediction_and_do_not_break_it(wild):
     X, y = table()
@@ -178,6 +179,14 @@ def test_a_table_of_many_numbers_has_no_curves():
     model = TabMClassifier(**SMALL, max_epochs=2).fit(X, X[:, 0] > 0)
     assert "bend" not in model.weights_ and model.weights_["shared0"].shape == (EMBEDDED + 1, 16)
     assert np.allclose(model.predict_proba(X).sum(axis=1), 1)
+
+
+def test_thousands_of_words_leave_two_members():
+    X = csr_matrix(np.random.default_rng(0).uniform(size=(100, 5_000)) * (np.random.default_rng(1).uniform(size=(100, 5_000)) < 0.02))
+    model = TabMClassifier(max_epochs=1, random_state=0).fit(X, np.arange(100) % 2)
+    assert model.weights_["into0"].shape == (2, 5_000) and model.predict_proba(X).shape == (100, 2)
+    frame = pd.DataFrame(X.toarray()).rename(columns=str)
+    assert np.allclose(pd.DataFrame(model.predict_proba(frame.to_numpy())), model.predict_proba(X), rtol=0, atol=1e-12)
 
 
 def test_rare_ones_are_kept_and_rare_words_are_plain():

@@ -21,14 +21,15 @@ from ..core.resuming import InnerPiece, inner_piece
 from .neural import one_thread, softmax, split_held_out
 
 # %% auto #0
-__all__ = ['EPOCH_ROWS', 'STATISTICS_ROWS', 'EMBEDDED', 'LIMIT', 'FAR', 'MembersTraining', 'learn_columns', 'bent', 'arranged',
-           'piece_edges', 'passed', 'member_weights', 'network_output', 'mean_output', 'train_members',
+__all__ = ['EPOCH_ROWS', 'STATISTICS_ROWS', 'EMBEDDED', 'WIDE', 'LIMIT', 'FAR', 'MembersTraining', 'learn_columns', 'bent',
+           'arranged', 'piece_edges', 'passed', 'member_weights', 'network_output', 'mean_output', 'train_members',
            'TabMClassifier', 'TabMRegressor']
 
 # %% ../../nbs/47_models.tabm.ipynb #4806bebf
 EPOCH_ROWS = 32_768  # rows of an epoch at most
 STATISTICS_ROWS = 50_000  # rows from which quartiles and pieces are learned
 EMBEDDED = 256  # columns of numbers up to which each gets its curves
+WIDE = 8_192  # inputs times members at most, so that thousands of words leave time for an epoch
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class MembersTraining:
     embedding: int = 8  # curves for each number, fewer where there are many numbers
     pieces: int = 32  # of each curve, with as many rows in each
     dropout: float = 0.1  # share of hidden neurons switched off in each step
-    learning_rate: float = 4e-3  # of AdamW (Loshchilov and Hutter 2019)
+    learning_rate: float = 5e-3  # of AdamW (Loshchilov and Hutter 2019)
     weight_decay: float = 3e-4  # of AdamW, on the shared weights
     label_smoothing: float = 0.0  # share of the probability that is spread over all classes
     averaging: float = 0.99  # of the running mean of the weights: what stays of it at each step
@@ -52,7 +53,7 @@ class MembersTraining:
 
     def rows_per_step(self, rows: int) -> int:
         "The batch size for so many rows."
-        return self.batch_size or int(np.clip(rows // 25, 32, 256))
+        return self.batch_size or int(np.clip(rows // 60, 32, 256))
 
 # %% ../../nbs/47_models.tabm.ipynb #17caad4a
 def _values(X: Any, column: int) -> np.ndarray:
@@ -199,6 +200,7 @@ def _first_weights(columns: dict[str, np.ndarray], outputs: int, training: Membe
         weights |= {"bend": torch.zeros(numbers, columns["left"].shape[1], curves)}
         weights |= {name: torch.tensor(columns[name], dtype=torch.float32) for name in ("left", "inverse")}
     inputs = numbers * curves + plain
+    members = min(members, max(WIDE // max(inputs, 1), 2))
     for layer in range(training.depth):
         draw = 1 / math.sqrt(max(inputs, 1))
         weights[f"into{layer}"] = torch.ones(members, inputs)
@@ -312,7 +314,7 @@ def _step(state: _State, table: _Table, rows: np.ndarray, training: MembersTrain
     scores = network_output(state.weights | state.fixed, numbers, plain, torch, affine, between)
     target = torch.from_numpy(table.target[rows])
     if table.classes:
-        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.repeat(training.members), label_smoothing=training.label_smoothing)
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), label_smoothing=training.label_smoothing)
     else:
         loss = ((scores[:, :, 0] - target) ** 2).mean()
     state.optimizer.zero_grad(set_to_none=True)
@@ -411,7 +413,7 @@ class _TabM(BaseEstimator):
         embedding: int = 8,  # curves for each number, fewer where there are many numbers
         pieces: int = 32,  # of each curve
         dropout: float = 0.1,  # share of hidden neurons switched off in each step
-        learning_rate: float = 4e-3,  # of AdamW
+        learning_rate: float = 5e-3,  # of AdamW
         weight_decay: float = 3e-4,  # of AdamW, on the shared weights
         label_smoothing: float = 0.0,  # share of the probability that is spread over all classes
         averaging: float = 0.99,  # what stays of the running mean of the weights at each step
