@@ -245,5 +245,8 @@ def with_ensemble(
     folds, specs = pd.concat([found.folds, pd.DataFrame(scores)], ignore_index=True), found.specs | {"ensemble": ENSEMBLE}
     board = _leaderboard(folds, list(specs.values()), found.failures, found.metrics, found.ratio)
     chosen, simplest, why = choose(board, found.metric, rule)
+    if made.used and rule == "best":
+        flattered = "" if chosen == "ensemble" else f" The leaderboard flatters `{chosen}`, which was picked for its scores on these very folds."
+        chosen, why = "ensemble", made.why + flattered
     again = {"leaderboard": board, "folds": folds, "timings": pd.concat([found.timings, times], ignore_index=True)}
     return replace(found, **again, oof=found.oof | {"ensemble": made.oof}, specs=specs, chosen=chosen, simplest=simplest, why=why, ensemble=made)
