@@ -30,6 +30,8 @@ def tree_sums(
 ) -> tuple[Block, TreeSums] | None:  # the features it asks about, and its trees; None when it is no sum of trees
     "What a member's trees look at, and the trees."
     if type_key(estimator) in ("mlbench.CatBoostTreesClassifier", "mlbench.CatBoostTreesRegressor"):
+        if len(getattr(estimator, "classes_", ())) > 2:
+            return None
         return catboost_sums(graph, block, estimator._library_model(), getattr(estimator, "category_counts_", None))
     sums = sums_of(estimator)
     return None if sums is None else (block, sums)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ExportError
-from .forests import TreeSums, linked
+from .forests import TreeSums, linked, summed_leaves
 from .graph import Block, Graph, converts
 from .steps import DOUBLE, INT64
 from .trees import Tree, ensemble, single_precision
@@ -325,24 +325,24 @@ def catboost_trees(
     places: Places,  # from `extended`
 ) -> tuple[list[Tree], np.ndarray]:  # the trees, and what each sum starts from
     "Read the trees of CatBoost; a tree of several sums is there once for each."
+    read, base = _read_trees(record, places)
+    return [Tree(*parts, leaves[:, k], k) for *parts, leaves in read for k in range(leaves.shape[1])], base
+
+
+def _read_trees(record: Mapping[str, Any], places: Places) -> tuple[list[tuple[Any, ...]], np.ndarray]:
+    "Every tree with a matrix of leaves, and what each sum starts from."
     asked, (scale, base) = _questions(record), record["scale_and_bias"]
     read = [_oblivious(t, asked, places) for t in record.get("oblivious_trees") or []]
     read += [_nested(t, asked, places) for t in record.get("trees") or []]
-    trees = [Tree(*parts, leaves[:, k] * scale, k) for *parts, leaves in read for k in range(leaves.shape[1])]
-    return trees, np.atleast_1d(np.array(base, float))
+    return [(*parts, leaves * scale) for *parts, leaves in read], np.atleast_1d(np.array(base, float))
 
 # %% ../../nbs/70_deployment.catboosting.ipynb #46769f4b
 LOSSES = {"Logloss": "log-odds", "CrossEntropy": "log-odds", "MultiClass": "log-odds", "Poisson": "exp", "Tweedie": "exp"}
 LOSSES |= dict.fromkeys(("RMSE", "MAE", "Quantile", "MAPE", "Huber", "LogCosh", "Expectile", "Lq"), "identity")
 
 
-def catboost_sums(
-    graph: Graph,
-    block: Block,  # the features
-    model: Any,  # a fitted catboost.CatBoost
-    counts: Sequence[int] | None = None,  # codes of each category feature; None finds out
-) -> tuple[Block, TreeSums]:  # the features with the statistics, and the trees that ask about them
-    "Read a CatBoost model."
+def _opened(graph: Graph, block: Block, model: Any, counts: Sequence[int] | None) -> tuple[Block, dict[str, Any], Places, str]:
+    "The extended features, CatBoost's JSON, where its questions look, and the link."
     record = read_catboost(model)
     loss = json.loads(model.get_metadata()["params"])["loss_function"]["type"]
     if loss not in LOSSES:
@@ -350,7 +350,18 @@ def catboost_sums(
     if counts is None:
         counts = [known_codes(record, n) for n in range(len(flat(record, "categorical_features")))]
     wide, places = extended(graph, block, record, counts)
-    return wide, TreeSums(*catboost_trees(record, places), LOSSES[loss])
+    return wide, record, places, LOSSES[loss]
+
+
+def catboost_sums(
+    graph: Graph,
+    block: Block,  # the features
+    model: Any,  # a fitted catboost.CatBoost
+    counts: Sequence[int] | None = None,  # codes of each category feature; None finds out
+) -> tuple[Block, TreeSums] | None:  # the features with the statistics, and the trees that ask about them; None for several values in a leaf
+    "Read a CatBoost model whose leaves hold one value."
+    wide, record, places, link = _opened(graph, block, model, counts)
+    return (wide, TreeSums(*catboost_trees(record, places), link)) if len(record["scale_and_bias"][1]) <= 1 else None
 
 
 def catboost_answer(
@@ -360,8 +371,14 @@ def catboost_answer(
     counts: Sequence[int] | None = None,  # codes of each category feature; None finds out
 ) -> Block:  # predictions or probabilities
     "A CatBoost model as operations."
-    wide, sums = catboost_sums(graph, block, model, counts)
-    return linked(graph, ensemble(graph, wide, sums.trees, sums.base), sums.link)
+    wide, record, places, link = _opened(graph, block, model, counts)
+    read, base = _read_trees(record, places)
+    grown = [(parts, leaves) for *parts, leaves in read if len(leaves) > 1]
+    if len(base) == 1 or not grown:
+        return linked(graph, ensemble(graph, wide, *catboost_trees(record, places)), link)
+    start = base + sum((leaves[0] for *_, leaves in read if len(leaves) == 1), np.zeros(len(base)))
+    total = summed_leaves(graph, wide, [Tree(*parts, leaves[:, 0]) for parts, leaves in grown], [leaves for _, leaves in grown])
+    return linked(graph, Block(graph.node("Add", total.tensor, graph.constant(start)), "number", len(base)), link)
 
 # %% ../../nbs/70_deployment.catboosting.ipynb #6ac739f4
 @converts("mlbench.CatBoostTreesClassifier", "mlbench.CatBoostTreesRegressor")
