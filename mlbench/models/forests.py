@@ -28,10 +28,11 @@ def shallow_tree(
 # %% ../../nbs/44_models.forests.ipynb #98ea7baa
 def leaf_size(
     rows: int,  # to learn from; 0 when unknown
-    leaves: int = 2_000,  # wanted per tree at most
+    classes: int = 0,  # of the problem; 0 for values
+    leaves: int = 2_000,  # wanted per tree at most, when there are few classes
 ) -> int:  # at least 2
     "Rows that a leaf of a forest should hold."
-    return max(2, -(-rows // leaves))
+    return max(2, -(-rows // max(100, leaves * 4 // max(classes, 4))))
 
 
 def forest(
@@ -40,6 +41,7 @@ def forest(
     n_jobs: int = 1,  # threads
     rows: int = 0,  # to learn from; 0 when unknown
     columns: int = 0,  # of the table; 0 when unknown
+    classes: int = 0,  # of the problem; 0 for values
     random_thresholds: bool = False,  # extra trees instead of a random forest
 ) -> BaseEstimator:  # not fitted
     "A forest of 150 trees."
@@ -47,5 +49,5 @@ def forest(
 
     kind = ("ExtraTrees" if random_thresholds else "RandomForest") + ("Regressor" if task == "regression" else "Classifier")
     share = "sqrt" if task != "regression" or columns > 200 else (1.0 if random_thresholds else 0.4)
-    settings = {"n_estimators": 150, "min_samples_leaf": leaf_size(rows), "max_features": share}
+    settings = {"n_estimators": 150, "min_samples_leaf": leaf_size(rows, classes), "max_features": share}
     return getattr(ensemble, kind)(**settings, random_state=seed, n_jobs=n_jobs)

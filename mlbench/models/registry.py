@@ -143,14 +143,15 @@ def _random_forest(given: Setting) -> Any:
     "A random forest."
     from mlbench.models.forests import forest
 
-    return forest(given.task, given.seed, given.n_jobs, given.rows, given.columns).set_params(**given.params)
+    return forest(given.task, given.seed, given.n_jobs, given.rows, given.columns, given.n_classes or 0).set_params(**given.params)
 
 
 def _extra_trees(given: Setting) -> Any:
     "A forest with random thresholds."
     from mlbench.models.forests import forest
 
-    return forest(given.task, given.seed, given.n_jobs, given.rows, given.columns, random_thresholds=True).set_params(**given.params)
+    model = forest(given.task, given.seed, given.n_jobs, given.rows, given.columns, given.n_classes or 0, random_thresholds=True)
+    return model.set_params(**given.params)
 
 # %% ../../nbs/48_models.registry.ipynb #bfcb58d8
 def _hist(given: Setting) -> Any:
