@@ -291,13 +291,13 @@ def _why(way: str, whole: _Fitted, name: str, scores: pd.DataFrame, p_value: flo
             f"`{whole.single}` alone is used: on folds that did not choose it, an ensemble has {name} {number(means['weights'])}, "
             f"which is not better than {number(means['single'])} of the best single model."
         )
-    what = "a stacking model on" if way == "stack" else "an ensemble of"
+    what = "A stacking model on" if way == "stack" else "An ensemble of"
     sure = "" if p_value <= 0.05 else ", though these folds cannot tell the two apart for sure"
     chance = f" (p = {number(p_value, 2)}{sure})" if np.isfinite(p_value) else ""
     return (
         f"{what} {plural(len(whole.weights), 'model')} has {name} {number(means[way])} on folds that did not choose its weights, "
         f"against {number(means['single'])} of the best single model{chance}."
-    ).capitalize()
+    )
 
 
 def _pick(scores: pd.DataFrame, sign: int, several: bool, ratio: float) -> str:
