@@ -45,7 +45,7 @@ def on_grid(
 @converts("mlbench.TextTopics")
 def _text_topics(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "Weights of words, times topics."
-    if not len(step.words_.vocabulary_):
+    if not len(step.words_.vocabulary_) or not len(step.components_):
         return []
     topics = graph.constant(np.ascontiguousarray(step.components_.T, np.float64))
     weights = [word_weights(graph, step.words_, block) for block in text_columns(graph, blocks)]

@@ -16,8 +16,8 @@ from .shape import PrincipalComponents, SelectColumns, Unskew
 from .text import FillText, TextTopics, WordWeights
 
 # %% auto #0
-__all__ = ['STYLES', 'TREE_CATEGORIES', 'number_steps', 'date_steps', 'span_steps', 'category_steps', 'mean_steps', 'text_steps',
-           'score_steps']
+__all__ = ['STYLES', 'TREE_CATEGORIES', 'SHORT', 'number_steps', 'date_steps', 'span_steps', 'category_steps', 'mean_steps',
+           'text_steps', 'score_steps']
 
 # %% ../../nbs/33_features.blocks.ipynb #78ee3c5b
 STYLES = ("trees", "linear", "native")
@@ -106,14 +106,18 @@ def mean_steps(
     return Pipeline([("fill", FillText()), ("means", means)] + ([("scale", StandardScaler())] if style == "linear" else []))
 
 # %% ../../nbs/33_features.blocks.ipynb #692a068b
+SHORT = 5.0  # texts of fewer words on average are names, and get a score but no topics
+
+
 def text_steps(
     style: str,  # one of `STYLES`
     options: FeatureOptions,
 ) -> Any | None:  # an unfitted step for one column; None for none
     "Steps for one column of text."
-    if style == "linear":
+    if style == "linear" or not (options.topics or options.text_scores):
         return WordWeights(options.max_words, letters=options.letters)
-    return TextTopics(options.topics, letters=options.letters, random_state=options.seed) if options.topics else None
+    least = SHORT if options.text_scores else 0.0
+    return TextTopics(options.topics, letters=options.letters, least=least, random_state=options.seed) if options.topics else None
 
 
 def score_steps(

@@ -31,7 +31,7 @@ def ridge(
     "Coefficients of a ridge regression without intercept (Hoerl and Kennard 1970)."
     from sklearn.linear_model import Ridge
 
-    model = Ridge(alpha=strength, fit_intercept=False, solver="sparse_cg", tol=1e-6)
+    model = Ridge(alpha=strength, fit_intercept=False, solver="sparse_cg", tol=1e-4)
     return np.asarray(model.fit(weights, target).coef_, dtype=np.float64).reshape(target.shape[1], -1)
 
 

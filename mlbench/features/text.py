@@ -185,9 +185,11 @@ class TextTopics(TransformerMixin, BaseEstimator):
         max_words: int = 2_000,  # words that are learnt at most
         min_texts: int = 2,  # texts that a word must appear in
         letters: bool = False,  # runs of three letters in place of words
+        least: float = 0.0,  # texts of fewer words on average get no topics
         random_state: int = 0,  # of the decomposition
     ):
-        self.topics, self.max_words, self.min_texts, self.letters, self.random_state = topics, max_words, min_texts, letters, random_state
+        self.topics, self.max_words, self.min_texts, self.letters = topics, max_words, min_texts, letters
+        self.least, self.random_state = least, random_state
 
     def fit(self, X: Any, y: Any = None) -> TextTopics:
         "Learn words, weights and topics."
@@ -195,10 +197,13 @@ class TextTopics(TransformerMixin, BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.words_ = WordWeights(self.max_words, self.min_texts, self.letters).fit(X)
         weights, k = self.words_.sparse(X), min(self.topics, len(X))
-        if weights.shape[1] <= k:
+        texts = [t for t in filled_text(X)[:, 0] if t]
+        if np.mean([len(words_of(t)) for t in texts] or [0]) < self.least:
+            self.components_ = np.zeros((0, weights.shape[1]))
+        elif weights.shape[1] <= k:
             self.components_ = np.eye(weights.shape[1])
         else:
-            self.components_ = np.ascontiguousarray(randomized_svd(weights, k, n_iter=4, random_state=self.random_state)[2])
+            self.components_ = np.ascontiguousarray(randomized_svd(weights, k, n_iter=2, random_state=self.random_state)[2])
         return self
 
     def transform(self, X: Any) -> np.ndarray:
