@@ -133,13 +133,15 @@ def _parts_finding(apart: Apart, first: str, second: str, ask: str, severity: st
 def _find_shift(look: Look) -> Iterator[Finding]:
     "A target whose level differs between the earlier and the later half."
     shift = level_shift(look)
-    if shift and shift["p"] < 0.01 and shift["size"] > 0.15:
+    sure = bool(shift) and shift["p"] < 0.01 and shift["size"] > 0.15
+    if sure or (shift and shift["p"] < 0.2 and shift["size"] > 0.25):
         said = f"the share of {shift['of']}" if "of" in shift else f"the mean of {look.target.name}"
         tell = percent if "of" in shift else number
         what = f"{said} went from {tell(shift['earlier'])} in the earlier half of the rows to {tell(shift['later'])} in the later half"
+        what += "" if sure else f"; stretches of time differ so much among themselves that it may be the season (p {number(shift['p'], 2)})"
         ask = "Learn from recent rows, and judge with a split by time: problem.yaml: split: {strategy: time}"
         evidence = {k: v if isinstance(v, str) else float(f"{v:.4g}") for k, v in shift.items()}
-        yield Finding("drift", what, "warning", evidence, ask, [look.target.name])
+        yield Finding("drift", what, "warning" if sure else "note", evidence, ask, [look.target.name])
 
 
 def _find_columns(look: Look) -> Iterator[Finding]:

@@ -305,14 +305,14 @@ def find_other_answers(look: Look) -> Iterator[Finding]:
         yield Finding("another answer", what, "note", {"columns": len(names), "strength": round(strongest, 4)}, ask, names)
 
 
-EASY = 0.9  # gain of the quick model from which a question is called too easy
+EASY = {True: 0.9, False: 0.97}  # gain of the quick model from which a question is called too easy: of classes; of quantities
 
 
 def find_easy_target(look: Look) -> Iterator[Finding]:
     "A target that the quick model predicts nearly without fault, the known leaks left out, and the columns that it needs for that."
-    if len(look.frame) < 200 or not look.quick.names or look.quick.gain < EASY:
+    if len(look.frame) < 200 or not look.quick.names or look.quick.gain < EASY[look.n_classes is not None]:
         return
-    needed = [(n, c) for n, c in needed_columns(look.quick) if c > 0.01][:5]
+    needed = [(n, c) for n, c in needed_columns(look.quick) if c > 0.03][:5]
     what = f"a quick model removes {percent(look.quick.gain)} of the uncertainty of {look.target.name}"
     what += f", and needs {column_words([n for n, _ in needed])} most for that" if needed else ""
     ask = "Few questions are as easy. Ask of each of these columns when it becomes known; what comes after the fact goes into -p features.exclude"

@@ -229,7 +229,7 @@ def compare_in_time(
     random = out_of_fold(X, y, n_classes, folds, seed)[late]
     return _gap(y[late], random, honest, n_classes, rank[late] // max(1, len(y) // 80), seed)
 
-# %% ../../nbs/20_eda.quick.ipynb #0d27308d
+# %% ../../nbs/20_eda.quick.ipynb #c4bd768c
 @dataclass
 class Quick:
     "The part of a table that the quick model works on."
@@ -252,7 +252,7 @@ class Quick:
         "Share of the target's uncertainty that the quick model removes."
         return gain(self.y, self.out, self.n_classes)
 
-
+# %% ../../nbs/20_eda.quick.ipynb #2fb67e72
 def needed_columns(quick: Quick) -> list[tuple[str, float]]:  # the most needed first
     "What shuffling a column costs the quick model, on a quarter of the rows (Breiman 2001)."
     from threadpoolctl import threadpool_limits
@@ -272,7 +272,7 @@ def needed_columns(quick: Quick) -> list[tuple[str, float]]:  # the most needed 
             costs.append((name, float(row_losses(y[late], say(mixed), quick.n_classes).mean() - whole)))
     return sorted(costs, key=lambda p: -p[1])
 
-
+# %% ../../nbs/20_eda.quick.ipynb #5a28d3a2
 def rows_of_groups(
     groups: np.ndarray,  # a code for each row
     most: int = ROWS,  # rows wanted
