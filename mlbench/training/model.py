@@ -226,14 +226,10 @@ class Model:
     threshold: float = 0.5  # probability from which a binary model says the positive class
     costs: list[list[float]] | None = None  # of mistakes with several classes, true class by answer; None takes the likeliest class
     comparison: Any = field(default=None, repr=False, compare=False)  # the `Comparison` that chose it; not saved
-    leaderboard = _leaderboard
-    conform = _conformed
-    output = _output
+    leaderboard, conform, output = _leaderboard, _conformed, _output
     predict, predict_proba = _predict, _predict_proba
     evaluate, explain = _evaluate, _explain
-    record = _record
-    write_files = _write_files
-    save = _save
+    record, write_files, save = _record, _write_files, _save
     load = classmethod(_load)
 
     @property
