@@ -326,7 +326,13 @@ def catboost_trees(
 ) -> tuple[list[Tree], np.ndarray]:  # the trees, and what each sum starts from
     "Read the trees of CatBoost; a tree of several sums is there once for each."
     read, base = _read_trees(record, places)
-    return [Tree(*parts, leaves[:, k], k) for *parts, leaves in read for k in range(leaves.shape[1])], base
+    return [_tree(parts, leaves[:, k], k) for *parts, leaves in read for k in range(leaves.shape[1])], base
+
+
+def _tree(parts: Sequence[np.ndarray], leaves: np.ndarray, target: int = 0) -> Tree:
+    "A tree from its questions and one value for each leaf."
+    feature, threshold, missing_left, left, right = parts
+    return Tree(feature, threshold, missing_left, left, right, leaves, target)
 
 
 def _read_trees(record: Mapping[str, Any], places: Places) -> tuple[list[tuple[Any, ...]], np.ndarray]:
@@ -377,7 +383,7 @@ def catboost_answer(
     if len(base) == 1 or not grown:
         return linked(graph, ensemble(graph, wide, *catboost_trees(record, places)), link)
     start = base + sum((leaves[0] for *_, leaves in read if len(leaves) == 1), np.zeros(len(base)))
-    total = summed_leaves(graph, wide, [Tree(*parts, leaves[:, 0]) for parts, leaves in grown], [leaves for _, leaves in grown])
+    total = summed_leaves(graph, wide, [_tree(parts, leaves[:, 0]) for parts, leaves in grown], [leaves for _, leaves in grown])
     return linked(graph, Block(graph.node("Add", total.tensor, graph.constant(start)), "number", len(base)), link)
 
 # %% ../../nbs/70_deployment.catboosting.ipynb #6ac739f4

@@ -132,7 +132,7 @@ def flat_tree(
     number = np.where(leaf, -np.cumsum(leaf), np.cumsum(~leaf) - 1)  # inner nodes from 0 up, leaves from -1 down
     children = [number[np.asarray(side)[~leaf]] for side in (left, right)]
     inner = [np.asarray(part)[~leaf] for part in (feature, threshold, missing_left)]
-    return Tree(inner[0], inner[1], inner[2].astype(bool), *children, np.asarray(values, float)[leaf], target)
+    return Tree(inner[0], inner[1], inner[2].astype(bool), children[0], children[1], np.asarray(values, float)[leaf], target)
 
 
 def forest_trees(

@@ -288,7 +288,7 @@ def _counted(graph: Graph, tokens: str, layers: list[Any], words: int) -> str:
     order: dict[str, Any] = {"min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "mode": "TF"}
     total = ""
     for known, places in layers:
-        lists = {"pool_strings": [*known, NOBODY], "ngram_indexes": [*map(int, places), words - 1]}  # the last one sets the width
+        lists: dict[str, Any] = {"pool_strings": [*known, NOBODY], "ngram_indexes": [*map(int, places), words - 1]}  # the last one sets the width
         counts = graph.node("TfIdfVectorizer", tokens, **lists, **order)
         total = graph.node("Add", total, counts) if total else counts
     return total

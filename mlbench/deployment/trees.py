@@ -88,7 +88,7 @@ def ensemble(
 
 # %% ../../nbs/70_deployment.trees.ipynb #f936d538
 def single_precision(
-    threshold: np.ndarray,  # what rounded values are compared with
+    threshold: np.ndarray | np.floating[Any],  # what rounded values are compared with
     strict: bool = False,  # the tree asks whether a value is below, not at most
 ) -> np.ndarray:  # doubles: a value is at most this exactly where its rounded form passes
     "Thresholds for doubles that part them as single precision would."

@@ -105,6 +105,9 @@ def _about(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
     ]
     if target.task == "binary":
         lines.append(f"- **Decision**: `{target.positive}` from a probability of {evaluation.threshold:g}")
+    members = getattr(getattr(evaluation.model, "pipeline", None), "members_", [])
+    if members:
+        lines.append("- **Members**: " + ", ".join(f"{m['name']} ({percent(m['weight'], 0)}, {plural(len(m['folds']), 'fold')})" for m in members))
     lines += [f"- **{key}**: {value}" for key, value in facts.items()]
     return "\n".join(lines)
 
