@@ -258,7 +258,7 @@ class Model:
     def _repr_html_(self) -> str:
         return _model_facts(self)._repr_html_()
 
-# %% ../../nbs/54_training.model.ipynb #7014c20b
+# %% ../../nbs/54_training.model.ipynb #26728616
 def _fit_or_take(pipeline: Any, rows: pd.DataFrame, y: np.ndarray, plan: FeaturePlan, checkpoints: Checkpoints | None) -> tuple[Any, list[str]]:
     "The fitted pipeline and its warnings; a fit that was kept is taken back."
     if not checkpoints:
@@ -293,7 +293,7 @@ def versions_of(
             found[library] = str(__import__(library.split("-")[0]).__version__)
     return found
 
-
+# %% ../../nbs/54_training.model.ipynb #55e3de92
 def fit_model(
     spec: ModelSpec,  # which kind, from `candidates`
     plan: FeaturePlan,  # what each column becomes
