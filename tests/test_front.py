@@ -17,7 +17,9 @@ from mlbench.training.arena import Arena, folds_in_time
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"size": rng.normal(size=400).round(3), "kind": rng.choice(["a", "b", None], 400), "town": rng.choice([f"t{i}" for i in range(90)], 400)})
+    frame = pd.DataFrame(
+        {"size": rng.normal(size=400).round(3), "kind": rng.choice(["a", "b", None], 400), "town": rng.choice([f"t{i}" for i in range(90)], 400)}
+    )
     frame["left"] = np.where(frame["size"] + (frame["kind"] == "a") + rng.normal(size=400) > 0.3, "yes", "no")
     return frame
 
@@ -82,7 +84,9 @@ def test_readable_models_alone_when_a_person_is_to_follow(table):
     assert not model.blended and all(spec.readable for spec in model.comparison.specs.values()) and "ensemble" not in model.comparison.specs
 
 
-@pytest.mark.parametrize(("wrong", "said"), [({"time_limit": 0}, "time_limit=0"), ({"memory_gb": "much"}, "memory_gb='much'"), ({"models": ["lihgtgbm"]}, "lightgbm")])
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"time_limit": 0}, "time_limit=0"), ({"memory_gb": "much"}, "memory_gb='much'"), ({"models": ["lihgtgbm"]}, "lightgbm")]
+)
 def test_wrong_arguments_are_refused_before_anything_is_fitted(table, monkeypatch, wrong, said):
     monkeypatch.setattr(Arena, "compete", lambda self, specs: pytest.fail("something was fitted"))
     with pytest.raises(UsageError, match=said):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import StageError, UsageError
+from ..core.errors import StageError
 from ..core.progress import log_metrics, report
 from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
@@ -189,7 +189,8 @@ class _Keeper:
         kept = self.checkpoints.load(key)
         if kept is None:
             return None
-        data, seconds = kept.pop("model", None), kept.pop("seconds_of_work", 0.0)
+        data = kept.pop("model", None)
+        kept.pop("seconds_of_work", None)
         return FoldFit(**kept | {"estimator": None if data is None else read_estimator(data.tobytes())})
 
     def keep(self, key: str, fit: FoldFit, seconds: float) -> None:

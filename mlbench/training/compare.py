@@ -238,6 +238,8 @@ def with_ensemble(
     able = [name for name in found.oof if found.specs[name].family != "baseline"]
     members = {name: found.oof[name] for name in able or found.oof}
     made = guarded_ensemble(members, found.y, found.metric, found.fold_of_row, stack=stack, seed=found.arena.seed if found.arena else 0)
+    if not made.used:
+        return replace(found, ensemble=made)
     rows = [(k, found.fold_of_row == k) for k in sorted(set(found.fold_of_row.tolist()) - {0})]
     scores = [{"model": "ensemble", "fold": k} | {m: evaluate_metric(m, found.y[at], made.oof[at]) for m in found.metrics} for k, at in rows]
     own = found.timings[found.timings["model"].isin([n for n, w in made.weights.items() if w > 0])]
