@@ -90,7 +90,7 @@ def found(case):
 
 def test_every_model_is_compared_on_every_task(case, found):
     board = found.leaderboard
-    assert not found.failures and len(board) == 6 and board["rank"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert not found.failures and board["rank"].tolist() == list(range(1, len(candidates(case.problem.task)) + 1))
     assert found.metric == case.problem.metric and found.chosen == board["model"].iloc[0]
     assert board["model"].iloc[0] not in ("dummy", "one_rule")
     low, mid, high = (board[found.metric + end] for end in ("_low", "", "_high"))
