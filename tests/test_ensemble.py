@@ -372,6 +372,14 @@ def test_a_model_is_judged_and_explained_in_one_line(rides):
     assert set(model.explain(test, background=train, rows=30).importance.index) == {"heat", "day"}
 
 
+def test_a_blend_is_judged_and_explained_as_well(rides):
+    train, test, _ = rides
+    blend = mb.fit(train, "busy", models=["hist_gradient_boosting", "linear"])
+    model = blend if blend.blended else mb.fit(train, "busy", models=["hist_gradient_boosting"])
+    assert model.blended and model.evaluate(test, draws=20)["roc_auc"] > 0.75
+    assert model.explain(test, background=train, rows=10).importance.index[0] == "heat"
+
+
 def test_what_cannot_be_judged_says_what_is_missing(rides):
     _, test, model = rides
     with pytest.raises(DataError, match="with the true 'busy' in it; this has the columns heat, day"):

@@ -101,7 +101,7 @@ def explain(
     "Share out predictions over the columns (Lundberg and Lee 2017)."
     from mlbench.evaluation.explain import shap_values
 
-    asked: Any = SimpleNamespace(model=model, frame=frame, seed=seed)
+    asked: Any = SimpleNamespace(model=model, target=model.target, problem=model.problem, frame=frame, seed=seed)
     return shap_values(asked, frame if background is None else background, rows)
 
 # %% ../../nbs/65_evaluation.front.ipynb #875071ad
