@@ -17,8 +17,8 @@ import numpy as np
 from ..core.errors import DataError, did_you_mean
 
 # %% auto #0
-__all__ = ['EPOCH', 'READERS', 'CHUNK', 'CELLS', 'Field', 'InputError', 'is_missing', 'read_number', 'read_text', 'read_date',
-           'read_column', 'read_rows', 'Scorer']
+__all__ = ['EPOCH', 'READERS', 'CHUNK', 'SINGLE_PRECISION', 'CELLS', 'Field', 'InputError', 'is_missing', 'read_number',
+           'read_text', 'read_date', 'read_column', 'read_rows', 'Scorer']
 
 # %% ../../nbs/70_deployment.rows.ipynb #d3b8c7f2
 @dataclass(frozen=True)
@@ -215,6 +215,7 @@ def read_rows(
 
 # %% ../../nbs/70_deployment.rows.ipynb #a774c149
 CHUNK = 20_000  # rows that are scored at once
+SINGLE_PRECISION = ["MatMulScaleFusion"]  # rewritings of ONNX Runtime that keep a factor with six digits
 CELLS = 8_000_000  # numbers that the widest step of a graph may make at once
 
 
@@ -231,7 +232,7 @@ class Scorer:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         source = model if isinstance(model, bytes) else str(model)
-        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=SINGLE_PRECISION)
         self.outputs = [o.name for o in self.session.get_outputs()]
         self.width = int(self.session.get_outputs()[0].shape[1])
         spread = int(self.session.get_modelmeta().custom_metadata_map.get("mlbench.spread", 0))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.errors import ExportError
 from .graph import Block, Graph, converts
+from .rows import SINGLE_PRECISION
 from ..features.dates import CYCLES, cycle
 from ..features.numbers import LARGEST
 
@@ -109,7 +110,8 @@ def converted(
     data = graph.build({f"block {n}": block for n, block in enumerate(given)})
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return np.hstack(onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, feeds(frame, kinds)))
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], disabled_optimizers=SINGLE_PRECISION)
+    return np.hstack(session.run(None, feeds(frame, kinds)))
 
 # %% ../../nbs/70_deployment.steps.ipynb #42306cb1
 @converts("mlbench.Numbers")
