@@ -159,3 +159,36 @@ def test_a_wrong_converter_is_named_with_fold_and_member(arenas, monkeypatch, ke
     monkeypatch.setattr("mlbench.deployment.blending.tree_sums", lambda *given: None)
     with pytest.raises(ExportError, match=rf"First to differ: BlendClassifier > fold 1, {member} \({key.split('.')[1]}\)"):
         proven_onnx(model, data, rows=60)
+
+
+def test_a_blend_is_explained_over_its_raw_columns(arenas):
+    from mlbench.evaluation.explain import permutation_importance, shap_values
+    from mlbench.evaluation.intervals import Evaluation
+
+    for task, metric in (("binary", "log_loss"), ("multiclass", "log_loss"), ("regression", "rmse")):
+        arena, model, data = arenas[task]
+        blended(arena, model, {"light": 0.5, "catboost": 0.5})
+        said = model.output(data)
+        columns = SimpleNamespace(group=None, sensitive=[])
+        problem = SimpleNamespace(metrics=[metric], metric=metric, columns=columns, success={})
+        evaluation = Evaluation(problem, model.target, data, arena.y, said, said, model=model)
+        explanation = shap_values(evaluation, data, n_rows=20)
+        assert set(explanation.columns) == set(model.plan.inputs) and explanation.signed == (task != "multiclass")
+        assert explanation.importance.index[0] in ("income", "since", "member", "city")
+        assert permutation_importance(evaluation, ["income", "visits"], n_repeats=2, n_rows=100).loc[0, "column"] == "income"
+
+
+def test_a_bundle_names_members_and_decides_by_costs(arenas, tmp_path):
+    from mlbench.deployment.bundle import write_bundle
+
+    arena, model, data = arenas["multiclass"]
+    blended(arena, model, {"light": 0.5, "forest": 0.5})
+    model.costs = (1 - np.eye(4)).tolist()
+    model.costs[3][0] = 50.0
+    onnx, parity = proven_onnx(model, data, rows=50)
+    bundle = write_bundle(tmp_path / "b", model, onnx, parity, data, name="costly")
+    assert [m["name"] for m in bundle.record["model"]["members"]] == ["light", "forest"]
+    rows = data[[f.name for f in bundle.fields]].head(60)
+    assert list(bundle.predict(rows)) == list(model.predict(rows))
+    assert bundle.native().pipeline.members_[0]["weight"] == 0.5
+    model.costs = None
