@@ -167,7 +167,7 @@ def test_time_of_folds_that_were_taken_back_counts_for_the_budget(case, tmp_path
     case.compare(["dummy"], checkpoints=kept)
     for path in kept.folder.iterdir():
         found = kept.load(path.stem)
-        kept.save(path.stem, {"output": found.pop("output")}, found | {"seconds_of_work": 1000.0})
+        kept.save(path.stem, {name: found.pop(name) for name in ("output", "model")}, found | {"seconds_of_work": 1000.0})
     short = case.compare(["dummy"], checkpoints=Checkpoints(kept.folder), time_budget=1500.0)
     assert "2 of 3 folds" in short.notes[0] and len(short.folds) == 2
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import StageError
+from ..core.errors import ArtifactError, StageError
 from ..core.progress import log_metrics, report
 from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
@@ -59,6 +59,12 @@ class Fold:
                 self._made[style] = (seen, transformer.transform(self.rows.iloc[self.test]))
                 self.transformers[style] = transformer
             return self._made[style]
+
+    def transformer(self, style: str) -> Any:
+        "The fitted transformer."
+        if style not in self.transformers:
+            self.features(style)
+        return self.transformers[style]
 
     def forget(self) -> None:
         "Give up the matrices; the transformers stay."
@@ -196,8 +202,12 @@ class _Keeper:
     def keep(self, key: str, fit: FoldFit, seconds: float) -> None:
         "Keep a fit."
         arrays = {"output": fit.output}
-        if seconds >= self.checkpoints.every:
-            arrays["model"] = np.frombuffer(estimator_bytes(fit.estimator), dtype=np.uint8)
+        try:
+            data = estimator_bytes(fit.estimator)
+            arrays["model"] = np.frombuffer(data, dtype=np.uint8)
+            fit.estimator = read_estimator(data)  # as the next attempt will have it, so that a blend of both kinds is the same file
+        except ArtifactError as error:  # a model of the user's own; it is fitted again when it is wanted
+            self.checkpoints.note(f"a fit is kept without its model: {error}")
         self.checkpoints.save(key, arrays, fit.facts() | {"seconds_of_work": seconds})
 
 
@@ -549,7 +559,7 @@ class Arena:
         self.greater_is_better = metric(self.metrics[0]).greater_is_better
         self.entries: dict[str, Entry] = {}
         self.notes: list[str] = []
-        self.stopped, self.pool = False, None
+        self.stopped, self.pool = False, ThreadPoolExecutor(self.workers)
 
     seconds_for, time_left, full, begin, end, best_so_far = _seconds_for, _time_left, _full, _begin, _end, _best_so_far
     jobs, limit_words, too_slow, compete, stop, close_entries = _jobs, _limit_words, _too_slow, _compete, _stop, _close_entries

@@ -196,7 +196,7 @@ def assembled(
     blend = kind(recipes, arena.plan.to_dict(), folds, temperature, arena.seed)
     used = 1 + max(p for m in members for p in m["folds"])
     styles = {p: {m["style"] for m in members if p in m["folds"]} for p in range(used)}
-    blend.features_ = [{s: arena.folds[p].transformers[s] for s in sorted(styles[p])} for p in range(used)]
+    blend.features_ = [{s: arena.folds[p].transformer(s) for s in sorted(styles[p])} for p in range(used)]
     blend.members_, blend.temperature_, blend.stacker_ = members, float(temperature), stacker
     if arena.target.classes:
         blend.classes_ = np.arange(len(arena.target.classes))
