@@ -35,12 +35,18 @@ def metrics_of(run):
     return read_json(run / "stages" / "05_evaluation" / "artifacts" / "metrics.json")
 
 
+def new_clinic(folder):
+    "A project of the bundled example with some quick models: what a limit of time decides would differ from run to run."
+    made = mlbench("new", "clinic", "--example", "breast_cancer", cwd=folder)
+    assert made.returncode == 0, made.stdout + made.stderr
+    (folder / "clinic" / "params.yaml").write_text("training:\n  models: [dummy, one_rule, linear, hist_gradient_boosting, lightgbm, mlp]\n")
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     "A project made from the bundled example, run once; (project, run)."
     folder = tmp_path_factory.mktemp("whole chain é {x}")
-    made = mlbench("new", "clinic", "--example", "breast_cancer", cwd=folder)
-    assert made.returncode == 0, made.stdout + made.stderr
+    new_clinic(folder)
     done = mlbench("run", "clinic", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     run = folder / last_line(done) if not Path(last_line(done)).is_absolute() else Path(last_line(done))
@@ -120,7 +126,7 @@ def test_a_changed_parameter_of_evaluation_runs_stages_5_and_6_only(shop):
 
 def test_killed_in_the_middle_it_goes_on_and_gives_the_same_metrics(shop, tmp_path):
     _, run = shop
-    assert mlbench("new", "clinic", "--example", "breast_cancer", cwd=tmp_path).returncode == 0
+    new_clinic(tmp_path)
     project = tmp_path / "clinic"
     process = subprocess.Popen([sys.executable, "-m", "mlbench", "run", "clinic"], cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 240
@@ -167,7 +173,7 @@ def kernels(run):
 def test_forked_and_fresh_kernels_give_the_same_numbers_and_artifacts(shop, tmp_path):
     _, forked = shop
     assert set(kernels(forked)) <= {"pool", "fork"} and len(kernels(forked)) == len(STAGES)
-    assert mlbench("new", "clinic", "--example", "breast_cancer", cwd=tmp_path).returncode == 0
+    new_clinic(tmp_path)
     done = mlbench("run", "clinic", "--fresh", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     fresh = tmp_path / "clinic" / "runs" / Path(last_line(done)).name

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlbench.chain.run import Run
 
 # %% auto #0
-__all__ = ['new', 'run', 'why', 'demo', 'lab', 'open_run']
+__all__ = ['DEMO_MODELS', 'new', 'run', 'why', 'demo', 'lab', 'open_run']
 
 # %% ../../nbs/98_cli.making.ipynb #d98c3d54
 def _tell_proposal(plan: Any, source: str) -> None:
@@ -231,6 +231,9 @@ def _demo_summary(done: Run) -> None:
     say("\n".join(f"{name:<{width}}{value}" for name, value in lines))
 
 
+DEMO_MODELS = ["dummy", "one_rule", "linear", "hist_gradient_boosting", "lightgbm", "mlp"]  # a minute less than the whole portfolio
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the project is made, or is already.")] = Path("demo"),
@@ -244,9 +247,12 @@ def demo(
     """
     from mlbench.cli.start import make_project, plan_project
     from mlbench.cli.views import near
+    from mlbench.core.files import write_text
 
     if not (folder / "problem.yaml").exists():
         make_project(plan_project(folder, "example:breast_cancer"))
+        params = folder / "params.yaml"
+        write_text(params, params.read_text(encoding="utf-8").replace("  # models: []", f"  models: [{', '.join(DEMO_MODELS)}]"))
         say(f"Made the project {near(folder)}: is this tumour malignant?")
     done = _start_run(folder, None, None, {}, force)
     _demo_summary(done)
