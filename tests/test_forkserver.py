@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -86,10 +87,19 @@ class Kernel:
         self.pid = self.manager.provisioner.pid
         self.client = self.manager.blocking_client()
         self.client.start_channels()
-        asked = self.client.kernel_info()
-        while self.client.get_shell_msg(timeout=120)["parent_header"].get("msg_id") != asked:
+        while not self.heard(self.client.kernel_info()):
             pass
         self.seconds = time.perf_counter() - start
+
+    def heard(self, asked: str) -> bool:
+        "Whether a request is answered on both channels; before it has subscribed to the second, a client misses what is said there."
+        while self.client.get_shell_msg(timeout=120)["parent_header"].get("msg_id") != asked:
+            pass
+        with contextlib.suppress(queue.Empty):
+            while (said := self.client.get_iopub_msg(timeout=0.2))["parent_header"].get("msg_id") != asked or said["content"].get("execution_state") != "idle":
+                pass
+            return True
+        return False
 
     def run(self, source: str, seconds: float = 120) -> Any:
         "Run a cell; what it printed as JSON, or its text."
