@@ -53,6 +53,7 @@ def _options(
 
 # %% ../../nbs/98_cli.app.ipynb #463e291b
 MODULES = ("mlbench.cli.making", "mlbench.cli.sweeping", "mlbench.cli.looking", "mlbench.cli.parameters", "mlbench.cli.proving", "mlbench.cli.serving")
+MODULES += ("mlbench.cli.ejecting",)
 
 
 OFTEN = {"run": "mlbench.cli.making", "why": "mlbench.cli.making"}  # typed again and again, so they load their own module alone

@@ -8,7 +8,9 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 import mlbench.deployment.plain as plain
-from ..core.errors import UsageError
+from ..core.errors import ExportError, UsageError
 from ..core.files import atomic_path, write_json
 from .sources import Collected, Origin, collect, import_lines
 from ..training.blend import unpacked_folds
@@ -28,7 +30,7 @@ from ..training.model import Model
 # %% auto #0
 __all__ = ['WIDTH', 'PACKAGES', 'CLASSES_CODE', 'VALUES_CODE', 'PIPELINE_CODE', 'BLEND_CODE', 'STYLE_WORDS', 'MAIN_CODE',
            'LAST_CODE', 'TITLES', 'TAKEN', 'ALWAYS', 'Code', 'Call', 'literal', 'Builder', 'Part', 'Script',
-           'script_of', 'python_text', 'notebook_of', 'requirements', 'eject_model']
+           'script_of', 'python_text', 'notebook_of', 'requirements', 'eject_model', 'largest_difference']
 
 # %% ../../nbs/75_deployment.eject.ipynb #d991bde0
 WIDTH = 160  # of a line at most
@@ -312,12 +314,19 @@ def _blended(builder: Builder, blend: Any) -> str:
         text = 'sum(member["weight"] * output for member, output in zip(MEMBERS.values(), outputs))'
     else:
         builder.need(plain.__name__, "stacked")
-        known = [int(c) for c in getattr(blend.stacker_, "classes_", [])]
-        text = f"stacked(outputs, *{literal([blend.stacker_.coef_, blend.stacker_.intercept_, known], 4)})"
+        text = "stacked(outputs, **STACKER)"
     if hasattr(blend, "classes_") and blend.temperature_ != 1.0:
         builder.need(plain.__name__, "calibrated")
         return f"calibrated({text}, {float(blend.temperature_)!r})"
     return text
+
+
+def _stacker(blend: Any) -> str:
+    "The linear model on the members' outputs, as code; empty where there is none."
+    if blend.stacker_ is None:
+        return ""
+    known = [int(c) for c in getattr(blend.stacker_, "classes_", [])]
+    return f"STACKER = {literal({'coefficients': blend.stacker_.coef_, 'intercepts': blend.stacker_.intercept_, 'known': known}, 0, 10)}\n"
 
 
 def _blend_parts(builder: Builder, model: Model) -> list[Part]:
@@ -329,7 +338,7 @@ def _blend_parts(builder: Builder, model: Model) -> list[Part]:
     if after:
         code = code.replace('"members": members}', '"members": members, "smallest": y[mine].min()}')
     styles = sorted({m["style"] for m in blend.members_})
-    table = f"FEATURES = {literal({s: Code(f'{s}_features') for s in styles}, 0, 11)}\nMEMBERS = {literal(members, 0, 10)}"
+    table = f"FEATURES = {literal({s: Code(f'{s}_features') for s in styles}, 0, 11)}\n{_stacker(blend)}MEMBERS = {literal(members, 0, 10)}"
     how = "what a linear model makes of them" if blend.stacker_ is not None else "their weighted mean"
     prose = f"{len(members)} models, and the prediction is {how}. Every model was fitted on several folds, each time without some of the rows; what the folds share is written once."
     told = "Which rows a fold learns from stands in `folds.parquet`. Rounds, weights and the like were found on rows that a fold had not seen, and are settings here."
@@ -410,7 +419,7 @@ TITLES = {
     "linear": "A linear model of few columns",
     "rounds": "Columns without a value",
 }
-TAKEN = ("HERE", "TARGET", "CLASSES", "LABELS", "THRESHOLD", "COSTS", "COLUMNS", "WORDS", "FEATURES", "MEMBERS")
+TAKEN = ("HERE", "TARGET", "CLASSES", "LABELS", "THRESHOLD", "COSTS", "COLUMNS", "WORDS", "FEATURES", "MEMBERS", "STACKER")
 TAKEN += ("target_of", "said_by", "train", "output_of", "predict", "run", *(f"{s}_features" for s in STYLE_WORDS))
 ALWAYS = {"Any": ("typing", "Any"), "Path": ("pathlib", "Path"), "np": ("numpy", ""), "pd": ("pandas", ""), "sys": ("sys", ""), "warnings": ("warnings", "")}
 ALWAYS |= {"ColumnTransformer": ("sklearn.compose", "ColumnTransformer"), "threadpool_limits": ("threadpoolctl", "threadpool_limits")}
@@ -540,3 +549,23 @@ def eject_model(
         if model.blended:
             _fold_table(model, model.target.encode(frame[model.target.name])).to_parquet(temporary / "folds.parquet")
     return folder
+
+# %% ../../nbs/75_deployment.eject.ipynb #025da04a
+def largest_difference(
+    folder: str | Path,  # from `eject_model`
+    model: Model,  # that was written there
+) -> float:  # of probabilities or values; infinite where predictions differ
+    "Run the script of a folder, and compare what it says with the model."
+    folder = Path(folder).resolve()
+    with tempfile.TemporaryDirectory() as scratch:
+        to = Path(scratch) / "said.csv"
+        done = subprocess.run([sys.executable, "train.py", "rows.parquet", str(to)], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise ExportError(f"{folder.name}/train.py ended with an error: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        said = pd.read_csv(to, float_precision="round_trip")
+    rows, classes = pd.read_parquet(folder / "rows.parquet"), model.target.classes
+    output = model.output(rows)
+    if not classes:
+        return float(np.abs(said["prediction"].to_numpy() - output).max())
+    same = (said["prediction"].astype(str).to_numpy() == model.predict(rows).astype(str)).all()
+    return float(np.abs(said[[f"probability_{c}" for c in classes]].to_numpy() - output).max()) if same else float("inf")
