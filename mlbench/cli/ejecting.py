@@ -36,7 +36,7 @@ def trained_model(
     stored = folder / "model.skops"
     strange = untrusted_types(stored.read_bytes()) if stored.is_file() else []
     if strange:
-        raise UsageError(f"The model of run {run.id} holds {', '.join(strange)}, whose source is not part of mlbench. Eject writes what mlbench offers by name.")
+        raise UsageError(f"The model of run {run.id} holds {', '.join(strange)}, whose source is not part of mlbench, so it cannot be written.")
     return Model.load(folder)
 
 # %% ../../nbs/98_cli.ejecting.ipynb #6a21731e
@@ -87,7 +87,7 @@ def eject_run(
     folder = eject_model(model, training_rows(run, model), to or f"ejected-{run.id}", run.id, recorded_versions(run))
     difference = largest_difference(folder, model) if check else None
     if difference is not None and not difference <= 1e-6:
-        raise ExportError(f"{folder}/train.py says something else than the model of run {run.id}: the largest difference is {difference:.3g}. Please report this.")
+        raise ExportError(f"{folder}/train.py differs from the model of run {run.id} by up to {difference:.3g}. Please report this.")
     return folder, difference
 
 

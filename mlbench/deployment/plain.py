@@ -16,10 +16,10 @@ from ..models.neural import Training, _epoch, build_network, forward, layers_as_
 from ..models.tabm import EPOCH_ROWS, MembersTraining, _begin, _step, _Table, learn_columns, mean_output
 
 # %% auto #0
-__all__ = ['read_rows', 'conform_column', 'conform', 'calibrated', 'stacked', 'XGBoostTreesClassifier', 'XGBoostTreesRegressor',
-           'plain_settings', 'catboost_rows', 'CatBoostTreesClassifier', 'CatBoostTreesRegressor', 'train_network',
-           'TorchMLPClassifier', 'TorchMLPRegressor', 'train_members', 'learn_members', 'TabMClassifier',
-           'TabMRegressor']
+__all__ = ['XGBOOST_USUAL', 'CATBOOST_USUAL', 'read_rows', 'conform_column', 'conform', 'calibrated', 'stacked',
+           'XGBoostTreesClassifier', 'XGBoostTreesRegressor', 'plain_settings', 'catboost_rows',
+           'CatBoostTreesClassifier', 'CatBoostTreesRegressor', 'train_network', 'TorchMLPClassifier',
+           'TorchMLPRegressor', 'train_members', 'learn_members', 'TabMClassifier', 'TabMRegressor']
 
 # %% ../../nbs/74_deployment.plain.ipynb #4a6e74e3
 def read_rows(
@@ -137,16 +137,26 @@ class XGBoostTreesRegressor:
         return self.model_.predict(xgboost.DMatrix(X, nthread=1)).astype(np.float64) * self.scale_ + self.mean_
 
 # %% ../../nbs/74_deployment.plain.ipynb #4a9f4faf
+XGBOOST_USUAL = dict.fromkeys(["min_child_weight", "subsample", "colsample_bytree", "colsample_bynode", "reg_lambda"], 1)
+XGBOOST_USUAL |= {"max_depth": 6, "reg_alpha": 0, "gamma": 0}
+CATBOOST_USUAL = {"depth": 6, "grow_policy": "SymmetricTree", "l2_leaf_reg": 3, "random_strength": 1, "rsm": 1}
+
+
+def _unusual(settings: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    "Settings that are not the library's own defaults."
+    return {k: v for k, v in settings.items() if k not in usual or usual[k] != v}
+
+
 def _xgboost_settings(model: Any) -> dict[str, Any]:
     "The library's settings of a fitted XGBoost."
-    return {"rounds": int(model.n_iter_)} | model._settings(float(model.learning_rate_))
+    return {"rounds": int(model.n_iter_)} | _unusual(model._settings(float(model.learning_rate_)), XGBOOST_USUAL)
 
 
 def _catboost_settings(model: Any) -> dict[str, Any]:
     "The library's settings of a fitted CatBoost."
     loss = "RMSE" if not hasattr(model, "classes_") else "Logloss" if len(model.classes_) == 2 else "MultiClass"
     own = model._settings(loss, float(model.learning_rate_)) | {"iterations": int(model.n_iter_)}
-    return {"categories": [int(c) for c in model.cat_features]} | own
+    return {"categories": [int(c) for c in model.cat_features]} | _unusual(own, CATBOOST_USUAL)
 
 
 def _network_settings(model: Any) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class _Names(ast.NodeVisitor):
         else:
             self.generic_visit(node)
 
-# %% ../../nbs/74_deployment.sources.ipynb #70ec3653
+# %% ../../nbs/74_deployment.sources.ipynb #fd543dfb
 @dataclass
 class Piece:
     "A definition on its way into a script."
@@ -157,7 +157,7 @@ def _resolve(module: str, name: str) -> Origin:
     origin = source.imports[name]
     return _resolve(*origin) if origin[0].startswith("mlbench.") and origin[1] else origin
 
-
+# %% ../../nbs/74_deployment.sources.ipynb #3ac9e975
 def _needed(roots: Iterable[Origin]) -> tuple[dict[Origin, Piece], dict[str, Origin]]:
     "All definitions, and the imports of other packages by the name they have."
     pieces: dict[Origin, Piece] = {}
@@ -214,7 +214,7 @@ def _text(piece: Piece, new_names: dict[Origin, str]) -> str:
     kept = [line.decode() for n, line in lines.items() if n not in gone]
     return "\n".join(kept).strip("\n").removesuffix("  # fmt: skip")
 
-# %% ../../nbs/74_deployment.sources.ipynb #bafcb955
+# %% ../../nbs/74_deployment.sources.ipynb #9ff30679
 @dataclass
 class Section:
     "What one module gives to a script."
@@ -250,7 +250,7 @@ def _module_order(pieces: dict[Origin, Piece]) -> list[str]:
         enter(module)
     return order
 
-
+# %% ../../nbs/74_deployment.sources.ipynb #04947126
 def _new_names(origins: Iterable[Origin], order: list[str], taken: set[str]) -> dict[Origin, str]:
     "Other names for definitions whose name is taken."
     taken, found = set(taken), {}
@@ -260,6 +260,7 @@ def _new_names(origins: Iterable[Origin], order: list[str], taken: set[str]) -> 
             found[origin] = name = f"{name}_of_{origin[0].rpartition('.')[2]}"
         taken.add(name)
     return found
+
 
 def _joined(parts: list[tuple[ast.stmt, str]]) -> str:
     "Definitions below each other: constants close together, all else two lines apart."
