@@ -282,8 +282,8 @@ TITLES = {
     "linear": "A linear model of few columns",
     "rounds": "Columns without a value",
 }
-TAKEN = ("HERE", "TARGET", "CLASSES", "LABELS", "THRESHOLD", "COSTS", "COLUMNS", "WORDS", "FEATURES", "MEMBERS", "STACKER")
-TAKEN += ("target_of", "said_by", "train", "output_of", "predict", "run", *(f"{s}_features" for s in STYLE_WORDS))
+TAKEN = {"HERE", "TARGET", "CLASSES", "LABELS", "THRESHOLD", "COSTS", "COLUMNS", "WORDS", "FEATURES", "MEMBERS", "STACKER"}
+TAKEN |= {"target_of", "said_by", "train", "output_of", "predict", "run", *(f"{s}_features" for s in STYLE_WORDS)}
 ALWAYS = {"Any": ("typing", "Any"), "Path": ("pathlib", "Path"), "np": ("numpy", ""), "pd": ("pandas", ""), "sys": ("sys", ""), "warnings": ("warnings", "")}
 ALWAYS |= {"ColumnTransformer": ("sklearn.compose", "ColumnTransformer"), "threadpool_limits": ("threadpoolctl", "threadpool_limits")}
 
