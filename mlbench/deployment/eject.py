@@ -5,6 +5,7 @@
 # %% ../../nbs/76_deployment.eject.ipynb #b22e3cf3
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -80,14 +81,15 @@ def _cell(kind: str, text: str) -> dict[str, Any]:
 def requirements(
     script: Script,
     versions: Mapping[str, str],  # of distributions, as recorded
-) -> str:  # one line for each
+) -> str:  # one line for each, below one that names the Python
     "The packages of a script with their exact versions."
     from importlib.metadata import packages_distributions, version
 
     owners = packages_distributions()
     modules = {module.split(".")[0] for module, _ in script.imports.values()} - sys.stdlib_module_names | {"pyarrow"}
     names = sorted({owners[m][0] for m in modules if m in owners})
-    return "".join(f"{n}=={(versions.get(n) or version(n)).partition('+')[0]}\n" for n in names)
+    python = versions.get("python") or platform.python_version()
+    return f"# Python {python}\n" + "".join(f"{n}=={(versions.get(n) or version(n)).partition('+')[0]}\n" for n in names)
 
 # %% ../../nbs/76_deployment.eject.ipynb #e0c5a39c
 def _fold_table(model: Model, y: np.ndarray) -> pd.DataFrame:
