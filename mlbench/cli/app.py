@@ -52,7 +52,7 @@ def _options(
     "Options that stand before every command; `main` reads them itself."
 
 # %% ../../nbs/98_cli.app.ipynb #463e291b
-MODULES = ("mlbench.cli.making", "mlbench.cli.sweeping", "mlbench.cli.looking", "mlbench.cli.parameters", "mlbench.cli.proving", "mlbench.cli.serving")
+MODULES = tuple(f"mlbench.cli.{name}" for name in ("making", "sweeping", "looking", "parameters", "proving", "serving", "ejecting"))
 
 
 OFTEN = {"run": "mlbench.cli.making", "why": "mlbench.cli.making"}  # typed again and again, so they load their own module alone

@@ -16,6 +16,7 @@ _MODULES = {
         "speed_sentence",
         "start_service",
     ],
+    "eject": ["eject_model", "largest_difference"],
     "onnx": ["pipeline_to_onnx", "to_onnx"],
     "parity": ["Parity", "check_parity", "parity_figure", "proven_onnx"],
     "registry": [
