@@ -69,6 +69,23 @@ def ordinary(home: Path) -> Iterator[None]:
     wait_until(lambda: not any(facts["children"] for facts in server_facts()))
 
 
+def heard(client: Any) -> bool:
+    "Whether a request is answered on both channels."
+    asked = client.kernel_info()
+    with contextlib.suppress(queue.Empty):
+        while client.get_shell_msg(timeout=5)["parent_header"].get("msg_id") != asked:
+            pass
+        while (said := client.get_iopub_msg(timeout=0.3))["parent_header"].get("msg_id") != asked or said["content"].get("execution_state") != "idle":
+            pass
+        return True
+    return False
+
+
+def listen(client: Any) -> None:
+    "Wait until a client hears its kernel: what is said before it has subscribed, it misses."
+    wait_until(lambda: heard(client))
+
+
 class Kernel:
     "A kernel started by Jupyter's own manager."
 
@@ -87,19 +104,8 @@ class Kernel:
         self.pid = self.manager.provisioner.pid
         self.client = self.manager.blocking_client()
         self.client.start_channels()
-        while not self.heard(self.client.kernel_info()):
-            pass
+        listen(self.client)
         self.seconds = time.perf_counter() - start
-
-    def heard(self, asked: str) -> bool:
-        "Whether a request is answered on both channels; before it has subscribed to the second, a client misses what is said there."
-        while self.client.get_shell_msg(timeout=120)["parent_header"].get("msg_id") != asked:
-            pass
-        with contextlib.suppress(queue.Empty):
-            while (said := self.client.get_iopub_msg(timeout=0.2))["parent_header"].get("msg_id") != asked or said["content"].get("execution_state") != "idle":
-                pass
-            return True
-        return False
 
     def run(self, source: str, seconds: float = 120) -> Any:
         "Run a cell; what it printed as JSON, or its text."
@@ -518,6 +524,7 @@ def _up(web: Any) -> bool:
 
 def _ask(client: Any, source: str) -> str:
     "Run a line and give what it printed."
+    listen(client)
     said: list[str] = []
     client.execute_interactive(source, timeout=60, output_hook=lambda m: said.append(m["content"].get("text", "")))
     return "".join(said).strip()
