@@ -5,6 +5,7 @@
 # %% ../../nbs/43_models.lazymodel.ipynb #dfb4f08c
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,7 @@ class KeptModel(BaseEstimator):
     "An estimator whose model is bytes in `model_`, opened when it is used."
 
     model_: np.ndarray  # uint8
-
-    def _opened(self, data: bytes) -> Any:
-        "The library's model from its bytes; every subclass has its own."
-        raise NotImplementedError
+    _opened: Callable[[bytes], Any]  # the library's model from its bytes; every subclass has its own
 
     def _library_model(self) -> Any:
         "The library's model, opened once."
