@@ -18,7 +18,7 @@ import pytest
 
 from mlbench.core.errors import ArtifactError, MlbenchError, ProblemError, UsageError
 from mlbench.core.resuming import content_key
-from mlbench.models.registry import MODELS, ModelSpec, model_spec
+from mlbench.models.registry import ModelSpec, model_spec
 from mlbench.models.spaces import SPACES, Dimension, own_space, space
 from mlbench.training.search import Search, known_scores, search
 from mlbench.training.searchplots import search_history, search_importance, search_parallel, search_sentence, search_slices

@@ -101,6 +101,7 @@ def explain(
     "Share out predictions over the columns (Lundberg and Lee 2017)."
     from mlbench.evaluation.explain import shap_values
 
+    model.conform(frame)  # says what is wrong with the rows, if anything is
     asked: Any = SimpleNamespace(model=model, target=model.target, problem=model.problem, frame=frame, seed=seed)
     return shap_values(asked, frame if background is None else background, rows)
 

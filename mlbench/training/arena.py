@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ArtifactError, StageError
+from ..core.errors import ArtifactError, StageError, UsageError
 from ..core.progress import log_metrics, report
 from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
@@ -463,7 +463,11 @@ def _replay(
     self: Arena,
     record: dict[str, Any],  # from `record` of an earlier arena on the same rows
 ) -> Arena:  # itself
-    "Fit what an earlier arena has fitted, with the same rounds."
+    "Fit what an earlier arena has fitted, with the same rounds; raises `UsageError` for anything that is no record."
+    missing = sorted({"n_folds", "candidates", "notes"} - set(record))
+    if missing or record["n_folds"] > len(self.folds):
+        why = f"{', '.join(missing)} not found" if missing else f"it rests on {record['n_folds']} folds, and here are {len(self.folds)}"
+        raise UsageError(f"This is no record to replay here: {why}. Give the `trials` of a run, or model.comparison.arena.record().")
     self.time_limit, self.n_folds, specs = None, record["n_folds"], []
     for given in record["candidates"]:
         spec = model_spec(given["kind"]).variant(given["name"], given["params"], scale=given["scale"])
