@@ -7,6 +7,8 @@ import pytest
 import mlbench as mb
 from mlbench.core.errors import DataError, MlbenchError, ProblemError, UsageError
 from mlbench.models.registry import MODELS
+from mlbench.training.blend import assembled
+from mlbench.training.model import Model
 
 N = 90
 QUICK = ["linear", "hist_gradient_boosting"]
@@ -61,20 +63,83 @@ def checked(model, rows):
     return output
 
 
-@pytest.mark.parametrize("task", ["multiclass", "regression"])
-@pytest.mark.parametrize("family", [spec.name for spec in MODELS])
-def test_every_family_survives_a_hostile_table(family, task):
-    "Classes that are absent from folds too; then rows that are all missing, unseen or endless."
+FAMILIES = [spec.name for spec in MODELS]
+TARGETS = {"multiclass": "late", "regression": "hours"}
+ALL = [f"{task}-{who}" for task in TARGETS for who in [*FAMILIES, "ensemble", "interpretable"]]
+
+
+def hostile_for(task):
+    "The hostile table with one target; of the classes, two are in a single row each, so that folds lack them."
     frame = hostile().drop(columns="late" if task == "regression" else "hours")
     if task == "multiclass":
         frame["late"] = frame["late"].where(np.arange(N) > 3, pd.Series(["lost", "lost", "stolen", "burnt"]))
-    target = "hours" if task == "regression" else "late"
-    model = fitted(frame, target, [family], task=task, time_limit=2)
+    return frame
+
+
+def made(task, who):
+    "A model of one family, the blend of three, or whatever a person can read, from the hostile table."
+    frame = hostile_for(task)
+    if who == "interpretable":
+        return fitted(frame, TARGETS[task], None, task=task, interpretable=True, search_trials=0)
+    names = ["linear", "lightgbm", "extra_trees"] if who == "ensemble" else [who]
+    model = fitted(frame, TARGETS[task], names, task=task, ensemble=False, search_trials=0, time_limit=2 if len(names) == 1 else None)
+    if who != "ensemble":
+        return model
+    return Model(assembled(model.comparison.arena, dict.fromkeys(names, 1 / 3)), model.problem, model.schema, model.target, model.plan, "ensemble")
+
+
+@pytest.fixture(scope="module", params=ALL)
+def survivor(request):
+    "A model of every kind, and the rows that it learned from without their target."
+    task, who = request.param.split("-")
+    return made(task, who), hostile_for(task).drop(columns=TARGETS[task])
+
+
+def test_every_family_survives_a_hostile_table(survivor):
+    "Classes that are absent from folds too; then rows that are all missing, unseen or endless."
+    model, rows = survivor
     assert model.classes_ is None or set(model.classes_) == {"no", "yes", "lost", "stolen", "burnt"}
-    rows = frame.drop(columns=target)
     checked(model, rows.head(12))
     odd = rows.head(4).assign(km=[np.inf, -np.inf, np.nan, 1e308], station=["moon", None, "", "park"], weight=np.nan, code="K999")
     checked(model, odd.assign(day=[pd.NaT, pd.Timestamp("1900-01-01"), pd.Timestamp("2200-01-01"), pd.Timestamp("2025-05-05")]))
+    checked(model, rows.head(3).assign(station=[1, True, ("a", "b")], mixed=[2.5, None, "new"], words="some words at last"))
+
+
+def test_every_family_refuses_rows_that_do_not_fit(survivor):
+    model, rows = survivor
+    for change, words in (
+        (lambda f: f.drop(columns=["station", "day"]), ["station is missing", "day is missing"]),
+        (lambda f: f.assign(weight="heavy", day="soon"), ["weight should hold numbers", "'heavy'", "day should hold dates"]),
+        (lambda f: pd.concat([f, f[["station"]]], axis=1), ["several columns are called 'station'"]),
+    ):
+        with pytest.raises(DataError) as error:
+            model.predict(change(rows.head(6)))
+        assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_every_family_reads_the_same_rows_in_another_dress(survivor):
+    "Reordered, with more columns, with numbers and dates as words, with another index, one by one, and none at all."
+    model, rows = survivor
+    rows = rows.head(6).assign(weight=[70.0, 71, np.nan, 73, 74, 75])
+    expected = model.output(rows)
+    dressed = rows.assign(weight=rows["weight"].astype("Int64").astype("string"), day=rows["day"].astype(str), station=rows["station"].astype("category"))
+    for other in (rows[rows.columns[::-1]], rows.assign(colour="red", zone=1), dressed, rows.set_axis([3] * 6)):
+        assert np.allclose(model.output(other), expected, rtol=1e-5, atol=1e-6)
+    assert np.allclose(np.concatenate([model.output(rows.iloc[[i]]) for i in range(2)]), expected[:2], rtol=1e-5, atol=1e-6)
+    assert len(model.predict(rows.head(0))) == 0
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, None], ids=[*FAMILIES, "interpretable"])
+def test_every_family_refuses_what_cannot_be_learned(family):
+    "Before anything is fitted: a constant target, a class in each row, a class in one row alone, no column left."
+    frame, names = rentals(), [family] if family else None
+    more = {"models": names, "interpretable": family is None}
+    refused(ProblemError, frame.assign(late="yes"), "nothing to tell apart", **more)
+    refused(ProblemError, frame.assign(late=4.0), "nothing to tell apart", **more, task="regression")
+    refused(ProblemError, frame.assign(late=[f"class {i}" for i in range(N)]), "every row has its own value", **more)
+    refused(ProblemError, frame.assign(late=["yes"] + ["no"] * (N - 1)), "'yes' in one row alone", **more)
+    refused(MlbenchError, frame[["late"]].assign(a=1, b=np.nan), "No column is left", **more)
+    refused(ProblemError, frame, "no column is left", ignore=["km", "station", "day", "weight", "hours"], **more)
 
 
 def test_infinite_cells_are_missing_cells():

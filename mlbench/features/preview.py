@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['ROWS', 'MOST_BARS', 'FittedFeatures', 'fit_features', 'preview_rows', 'before_after', 'width_figure',
-           'check_features', 'checks_sentence', 'proposals', 'proposals_sentence', 'plan_markdown']
+__all__ = ['ROWS', 'MOST_BARS', 'FittedFeatures', 'fit_features', 'preview_rows', 'raw_trace', 'seen_trace', 'before_after',
+           'width_figure', 'check_features', 'checks_sentence', 'proposals', 'proposals_sentence', 'plan_markdown']
 
 # %% ../../nbs/36_features.preview.ipynb #773ca9ba
 ROWS = 20_000  # rows that are looked at
@@ -47,6 +47,11 @@ class FittedFeatures:
         part = self.matrix[:, at]
         part = part.toarray() if hasattr(part, "toarray") else part
         return pd.DataFrame(part, columns=list(self.names["feature"].iloc[at]))
+
+    def of_block(self, block: str) -> np.ndarray:
+        "The features that one part of the transformer gives, such as `numeric`."
+        part = self.matrix[:, self.transformer.output_indices_[block]]
+        return np.asarray(part.toarray() if hasattr(part, "toarray") else part)
 
 
 def _target_of(plan: FeaturePlan, frame: pd.DataFrame) -> np.ndarray | None:
@@ -102,7 +107,10 @@ _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
 
-def _raw_trace(values: pd.Series, kind: str) -> tuple[Any, str]:
+def raw_trace(
+    values: pd.Series,  # of a column of the table
+    kind: str,  # as in the schema
+) -> tuple[Any, str]:
     "A picture of the column as it is, and the name of its axis."
     import plotly.graph_objects as go
 
@@ -128,7 +136,11 @@ def _is_score(feature: str) -> bool:
     return ": score of its words" in feature
 
 
-def _seen_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, str]:
+def seen_trace(
+    fitted: FittedFeatures,
+    column: str,  # one that is used
+    kind: str,  # as in the schema
+) -> tuple[Any, str]:
     "A picture of what models see of a column, and the name of its axis."
     import plotly.graph_objects as go
 
@@ -149,10 +161,11 @@ def _seen_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, st
         sums = features[[f for f in features if " = " in f]].sum().sort_values(ascending=False).head(MOST_BARS)
         names = [str(i).split(" = ", 1)[-1][:24] for i in sums.index]
         return go.Bar(x=names, y=sums.to_numpy(), marker_color=GOOD, name="what models see"), "feature"
-    values = features.get(f"{column}:days", features.iloc[:, 0])
+    means = [f for f in features if f.startswith((f"{column}: mean of the target", f"{column}: share of class"))]
+    values = features.get(f"{column}:days", features[means[-1]] if means else features.iloc[:, 0])
     axis = "standard deviations from the mean" if fitted.style == "linear" else "number, as it is"
     if kind in ("categorical", "boolean"):
-        axis = "code (-1: never seen)" if features.columns[0] == column else str(features.columns[0]).split(": ", 1)[-1]
+        axis = means[-1].split(": ", 1)[-1] if means else "code (-1: never seen)"
     return go.Histogram(x=values.dropna(), marker_color=GOOD, nbinsx=40, name="what models see"), axis
 
 # %% ../../nbs/36_features.preview.ipynb #ada30b9c
@@ -198,7 +211,7 @@ def before_after(
         raise UsageError(f"{column!r} is not a column that models see. {did_you_mean(column, fitted.plan.inputs)}")
     kind = next(c.kind for c in fitted.plan.columns if c.name == column)
     figure = make_subplots(rows=1, cols=2, subplot_titles=["in the table", f"what models see ({fitted.style})"], horizontal_spacing=0.1)
-    (raw, raw_axis), (seen, seen_axis) = _raw_trace(fitted.rows[column], kind), _seen_trace(fitted, column, kind)
+    (raw, raw_axis), (seen, seen_axis) = raw_trace(fitted.rows[column], kind), seen_trace(fitted, column, kind)
     figure.add_trace(raw, row=1, col=1)
     figure.add_trace(seen, row=1, col=2)
     figure = figure_layout(figure, _finding(fitted, column, kind), y="rows", legend=False)
@@ -344,6 +357,7 @@ def plan_markdown(
     plan: FeaturePlan,  # what each column becomes
     checks: pd.DataFrame | None = None,  # from `check_features`
     fitted: dict[str, FittedFeatures] | None = None,  # by style, from `fit_features`: what comes out of each column
+    changes: pd.DataFrame | None = None,  # from `changes_table`: what was done on the way, and why
 ) -> str:  # Markdown
     "The documentation of the features."
     cell = _cell
@@ -352,6 +366,9 @@ def plan_markdown(
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.steps)} | {cell(c.reason)} |" for c in plan.columns if c.use]
     lines += ["", "## Left out", "", "| column | kind | reason |", "| --- | --- | --- |"]
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.reason)} |" for c in plan.columns if not c.use]
+    if changes is not None:
+        lines += ["", "## What was done, and why", "", f"| {' | '.join(changes)} |", "| " + "--- | " * changes.shape[1]]
+        lines += [f"| {' | '.join(map(cell, row))} |" for row in changes.itertuples(index=False)]
     lines += ["", "## What models get", ""] + [f"- **{style}**: {what}" for style, what in _OUTPUTS.items() if style not in (fitted or {})]
     lines += _outputs_markdown(fitted or {})
     lines += ["", "## Choices", ""] + [f"- {k}: {v}" for k, v in vars(plan.options).items()]
