@@ -161,6 +161,11 @@ def test_what_the_arena_has_run_is_not_run_again():
     assert fresh.records[0].name == "lightgbm" and fresh.records[0].params == {}
 
 
+def test_readable_kinds_are_searched_where_a_person_has_to_follow():
+    found = search(PaperArena(), ["linear"], trials=3, readable=True)
+    assert {t.kind for t in found.records} == {"linear"} and len(found.trials) == 3
+
+
 def test_grid_covers_the_grid():
     given = {"lightgbm": {"learning_rate": [0.01, 0.1, "log"], "num_leaves": {"choices": [16, 64]}, "extra_trees": [True, False]}}
     found = search(PaperArena(), ["lightgbm"], sampler="grid", trials=None, spaces=given)
@@ -295,6 +300,10 @@ def test_all_mistakes_of_a_space_are_told_at_once():
         ({"seconds": 0}, "above 0"),
         ({"sampler": "bayes"}, "no sampler"),
         ({"kinds": ["dummy"]}, "no settings"),
+        ({"kinds": ["lightgbm", "lightgbm"]}, "named twice"),
+        ({"kinds": ["lightgmb"]}, "Did you mean 'lightgbm'"),
+        ({"kinds": ["linear", "lightgbm"], "readable": True}, "nobody can follow how lightgbm decides"),
+        ({"kinds": [model_spec("svm")], "readable": True, "trials": 0}, "nobody can follow how svm decides"),
     ],
 )
 def test_wrong_calls_are_refused(given, words):

@@ -118,7 +118,7 @@ def read_grid(
             full, parameter = _parameter(project, name)
             if full in values:
                 raise ParameterError(f"{full} is given twice. Give all its values at once.")
-            values[full] = _values(full, parameter, each)
+            values[full] = [parameter.ask(v, lambda: project.problem) for v in _values(full, parameter, each)]
         except UsageError as error:
             mistakes.append(str(error))
     if not given:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import datetime as dt
+import importlib
 import io
 import math
 import re
@@ -22,7 +23,7 @@ from .kinds import Kind, annotation_kind, check_value, constant
 from .values import decode as decode
 from .values import encode as encode
 from .values import python_literal, read_literal, yaml_literal
-from ..core.errors import ParameterError, did_you_mean
+from ..core.errors import ParameterError, UsageError, did_you_mean
 from ..core.secrets import REFERENCE, Secret, read_secret, register_secret
 from ..core.settings import secret_variable, variable
 
@@ -35,16 +36,21 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"\[\s*(?P<minimum>{_NUMBER})?\s*\.\.\s*(?P<maximum>{_NUMBER})?\s*(?:step\s+(?P<step>{_NUMBER})\s*)?\]")
 _LIKE_A_RANGE = re.compile(r"\[[^\[\]]*(?<!\.)\.\.(?!\.)[^\[\]]*\]")
 _SECRET = re.compile(r"\[\s*secret\s*\]", re.IGNORECASE)
+_CHECKED = re.compile(r"\[\s*checked by\s+(?P<function>mlbench(?:\.[a-z_]\w*){2,})\s*\]")
+_LIKE_A_CHECK = re.compile(r"\[\s*check[^\[\]]*\]", re.IGNORECASE)
 
 
 def _read_help(comment: str) -> tuple[str, dict[str, Any]]:
     "Divide a comment in help and marks; ValueError tells what cannot be read."
-    secret, range_ = _SECRET.search(comment), _RANGE.search(comment)
-    marks: dict[str, Any] = {"secret": True} if secret else {}
-    rest = _SECRET.sub("", _RANGE.sub("", comment, count=1))
+    secret, range_, checked = _SECRET.search(comment), _RANGE.search(comment), _CHECKED.search(comment)
+    marks: dict[str, Any] = ({"secret": True} if secret else {}) | ({"checked_by": checked["function"]} if checked else {})
+    rest = _CHECKED.sub("", _SECRET.sub("", _RANGE.sub("", comment, count=1)), count=1)
     unread = _LIKE_A_RANGE.search(rest)
     if unread:
         raise ValueError(f"has a range that cannot be read, {unread[0]}; write one of [0..1], [0..1 step 0.01], [1..], [..100]")
+    unread = _LIKE_A_CHECK.search(rest)
+    if unread:
+        raise ValueError(f"has a check that cannot be read, {unread[0]}; name a function of mlbench: [checked by mlbench.models.spaces.check_models]")
     if range_:
         marks |= {k: float(v) if v else None for k, v in range_.groupdict().items()}
         low, high, step = marks["minimum"], marks["maximum"], marks["step"]
@@ -98,6 +104,31 @@ def _check(self: Parameter, value: Any, exact: bool = False) -> Any:
         raise ParameterError(f"{self.name} = {shown}: expected {error}") from None
     return checked
 
+# %% ../../nbs/90_chain.parameters.ipynb #8f80fd1b
+def _function(self: Parameter) -> Callable[[Any, Any], None]:
+    "The function that checks the value; ParameterError when it is not there."
+    module, _, name = self.checked_by.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        lost = f"{self.name} is checked by {self.checked_by}, which this mlbench does not have"
+        raise ParameterError(f"{lost}. Install the version that the notebook was made for, or take the mark out of its comment.") from None
+
+
+def _ask(
+    self: Parameter,
+    value: Any,  # in its declared type
+    problem: Callable[[], Any],  # gives the problem; called only where it is needed
+) -> Any:  # the value
+    "Let the named function look at a value; ParameterError says what it says."
+    if self.checked_by:
+        function, known = self._function(), problem()
+        try:
+            function(value, known)
+        except UsageError as error:
+            raise ParameterError(f"{self.name}: {error}") from None
+    return value
+
 # %% ../../nbs/90_chain.parameters.ipynb #541f8f9c
 def _parse(self: Parameter, text: str) -> Any:
     "A value as somebody typed it on a command line."
@@ -127,6 +158,7 @@ class Parameter:
     maximum: float | None = None
     step: float | None = None
     secret: bool = False
+    checked_by: str = ""  # full name of a function of mlbench that is asked about each value
 
     @property
     def plain_kind(self) -> Kind:
@@ -146,6 +178,8 @@ class Parameter:
     range_text = _range_text
     check = _check
     parse = _parse
+    ask = _ask
+    _function = _function
 
 # %% ../../nbs/90_chain.parameters.ipynb #94871556
 def _default(node: ast.expr) -> Any:
@@ -192,6 +226,8 @@ def _checked_marks(name: str, kind: Kind, marks: dict[str, Any], value: Any) -> 
     if marks.get("secret"):
         if kind not in (Kind("str"), Kind("optional", (Kind("str"),))) or "minimum" in marks:
             raise ValueError(f"marks {name} as secret, which a text alone can be: {name}: Optional[str] = None")
+        if "checked_by" in marks:
+            raise ValueError(f"has a check of the secret {name}, and nobody is to see its value; take one of the two marks out")
         if value and not (isinstance(value, str) and REFERENCE.fullmatch(value)):
             raise ValueError(f'has the value of the secret {name} in it, for everybody to read; write None or "env:NAME" as its default')
 
@@ -300,6 +336,7 @@ def resolve(
     layers: Iterable[tuple[str, Mapping[str, Any]]],  # origin and values, weakest first
     where: str = "",  # the stage's section, for messages
     base: Path | None = None,  # where a relative path to a secret begins: the project
+    problem: Callable[[], Any] | None = None,  # gives the problem; None leaves out the checks that ask for it
 ) -> Resolved:  # a value for every parameter, and the mistakes
     "Choose the value of every parameter."
     result = Resolved({name: Choice(_secret(p, p.default, base) if p.secret else p.default) for name, p in parameters.items()})
@@ -317,7 +354,8 @@ def resolve(
             if isinstance(value, Secret) and value and not value.value and result.choices[name].value.value:
                 continue  # a record knows that there was one; where it is kept is known from below
             try:
-                result.choices[name] = Choice(_taken(parameter, origin, value, where, base), origin)
+                taken = _taken(parameter, origin, value, where, base)
+                result.choices[name] = Choice(parameter.ask(taken, problem) if problem else taken, origin)
             except ParameterError as error:
                 result.mistakes.append(f"{origin}: {prefix}{error}")
     return result

@@ -150,7 +150,7 @@ def _plan_stages(
     from_file = project.given
     for name, notebook in project.stages.items():
         layers = [("params.yaml", from_file.get(name, {})), ("command line", by_stage.get(name, {}))]
-        resolved = resolve(notebook.parameters, layers, section_of(name), project.path)
+        resolved = resolve(notebook.parameters, layers, section_of(name), project.path, lambda: project.problem)
         asked = first is None or name >= first
         mistakes += resolved.mistakes + (resolved.missing if secrets and asked and name in names else [])
         if name in names:

@@ -142,7 +142,7 @@ def _set_parameter(self: Project, stage: str, name: str, value: Any) -> Any:
     parameters = self.stages[stage].parameters
     if name not in parameters:
         raise ParameterError(f"{section_of(stage)}.{name} is not a parameter. {did_you_mean(name, parameters)}")
-    checked = parameters[name].check(value, exact=True)
+    checked = parameters[name].ask(parameters[name].check(value, exact=True), lambda: self.problem)
     path = self.path / "params.yaml"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     start, end = _section_span(lines, section_of(stage))

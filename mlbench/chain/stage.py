@@ -76,7 +76,7 @@ def _choices(project: Project, notebook: Notebook, namespace: Mapping[str, Any],
     if file is not None:
         return _stored_choices(file)
     layers = [("params.yaml", project.given.get(notebook.name, {})), ("notebook", _from_kernel(notebook, namespace))]
-    resolved = resolve(notebook.parameters, layers, section_of(notebook.name), project.path)
+    resolved = resolve(notebook.parameters, layers, section_of(notebook.name), project.path, lambda: project.problem)
     if resolved.mistakes:
         raise ParameterError("\n".join(resolved.mistakes))
     for reason in resolved.missing:

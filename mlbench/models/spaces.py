@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ProblemError, UsageError, did_you_mean
 from ..core.show import number
-from .registry import MODELS, TASKS, model_spec
+from .registry import MODELS, TASKS, ModelSpec, candidates, model_spec
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlbench.problem.problem import Problem
+
 # %% auto #0
 __all__ = ['TABARENA', 'AUTOSKLEARN', 'CLASSES', 'SPACES', 'choice_label', 'Dimension', 'grid_values', 'nearest_value', 'space',
-           'own_space', 'space_table']
+           'kinds_named', 'check_models', 'check_kinds', 'own_space', 'space_table']
 
 # %% ../../nbs/49_models.spaces.ipynb #2c77f661
 def _range_mistake(d: Dimension) -> str | None:
@@ -227,7 +229,7 @@ SPACES["mlp"] = [
     ),
 ]
 SPACES["tabm"] = [
-    replace(_ADAMW, low=1e-3),
+    replace(_ADAMW, low=1e-3, high=2e-2),
     _DECAY,
     _DROPOUT,
     Dimension("depth", 1, 4, help="hidden layers", unit="layers", source=f"{TABARENA}, TabM (2 to 5)"),
@@ -248,6 +250,56 @@ def space(
         hint = "It has no settings worth searching." if kind in [s.name for s in MODELS] else did_you_mean(kind, list(SPACES))
         raise UsageError(f"there is no search space for {kind!r}. {hint}")
     return [d for d in SPACES[kind] if task in d.tasks]
+
+# %% ../../nbs/49_models.spaces.ipynb #9ae2f75c
+def _each(names: Iterable[Any], ask: Callable[[Any], Any]) -> list[Any]:
+    "What `ask` gives for each name; raises `UsageError` with all that it refuses."
+    found, mistakes = [], []
+    for name in names:
+        try:
+            found.append(ask(name))
+        except UsageError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    return found
+
+
+def kinds_named(
+    kinds: Iterable[str | ModelSpec],  # such as "lightgbm", or candidates of one's own
+    readable: bool = False,  # only models that a person can follow
+) -> list[ModelSpec]:  # in the order given
+    "The kinds that were named; raises `UsageError` with everything that is wrong."
+
+    def known(kind: str | ModelSpec) -> ModelSpec:
+        spec = model_spec(kind) if isinstance(kind, str) else kind
+        if readable and not spec.readable:
+            able = ", ".join(s.name for s in MODELS if s.readable and s.name in SPACES)
+            raise UsageError(f"nobody can follow how {spec.name} decides, and constraints.interpretable asks for that. Search {able}, or leave it out.")
+        return spec
+
+    specs = _each(kinds, known)
+    names = [s.name for s in specs]
+    if len(set(names)) < len(names):
+        raise UsageError(f"a kind was named twice in {', '.join(names)}. Name each once.")
+    return specs
+
+# %% ../../nbs/49_models.spaces.ipynb #a0cea631
+def check_models(
+    names: Iterable[str],  # candidates that a stage was asked to compare; none at all takes the portfolio
+    problem: Problem,  # its task, and whether a person has to follow the model
+) -> None:
+    "Refuse names of candidates that cannot be compared; raises `UsageError` with all that is wrong."
+    if _each(names, model_spec):
+        candidates(problem.task, names, problem.constraints.interpretable)
+
+
+def check_kinds(
+    names: Iterable[str],  # kinds that a stage was asked to search; none at all takes the best of the comparison
+    problem: Problem,  # its task, and whether a person has to follow the model
+) -> None:
+    "Refuse names of kinds that cannot be searched; raises `UsageError` with all that is wrong."
+    _each(kinds_named(names, problem.constraints.interpretable), lambda spec: space(spec.name, problem.task))
 
 # %% ../../nbs/49_models.spaces.ipynb #6449ab88
 def _dimension_of(name: str, given: Any) -> Dimension:

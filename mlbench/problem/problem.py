@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mlbench.data.sources import TableRead
 
 # %% auto #0
-__all__ = ['Names', 'KindName', 'TASKS', 'SERVED_TASKS', 'DataSpec', 'ColumnsSpec', 'SplitSpec', 'ConstraintsSpec', 'Problem']
+__all__ = ['Names', 'KindName', 'TASKS', 'SERVED_TASKS', 'DataSpec', 'ColumnsSpec', 'SplitSpec', 'ConstraintsSpec', 'Problem',
+           'check_metric']
 
 # %% ../../nbs/12_problem.problem.ipynb #868a2ddd
 class _Section(BaseModel):
@@ -396,3 +397,13 @@ class Problem(_Section):
     def metrics(self) -> list[str]:
         "The metric that chooses, then the others to report, each once."
         return list(dict.fromkeys([self.metric, *self.also]))
+
+# %% ../../nbs/12_problem.problem.ipynb #8540abf5
+def check_metric(
+    name: str | None,  # a metric that a stage was asked for; None takes the stage's own choice
+    problem: Problem,  # which says what is computed
+) -> None:
+    "Refuse a metric that the problem does not compute; raises `UsageError` with what to write."
+    if name is not None and metric(name, problem.task).name not in problem.metrics:
+        there = ", ".join(problem.metrics)
+        raise UsageError(f"metric {name!r} is not computed for this problem; there is {there}. Name one of these, or add {name} to `also` in problem.yaml.")

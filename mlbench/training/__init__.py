@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Model": "mlbench.training.model",
         "fit_model": "mlbench.training.model",
         "cost_figure": "mlbench.training.plots",
+        "decision_figures": "mlbench.training.plots",
         "folds_figure": "mlbench.training.plots",
         "gain_sentence": "mlbench.training.plots",
         "leaderboard_figure": "mlbench.training.plots",

@@ -14,14 +14,14 @@ import pandas as pd
 
 from ..core.errors import StageError, UsageError
 from ..core.resuming import Checkpoints
-from ..core.show import Sentence, number
+from ..core.show import Sentence, number, plural
 from ..data.schema import Schema
 from ..features.plan import FeaturePlan
 from ..models.registry import ModelSpec
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
 from .arena import Arena
-from .intervals import corrected_difference, corrected_interval
+from .intervals import against_best, corrected_interval
 
 # %% auto #0
 __all__ = ['ENSEMBLE', 'choose', 'Comparison', 'compared', 'cross_validate', 'with_ensemble']
@@ -29,19 +29,15 @@ __all__ = ['ENSEMBLE', 'choose', 'Comparison', 'compared', 'cross_validate', 'wi
 # %% ../../nbs/52_training.compare.ipynb #07b745ab
 def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], failures: dict[str, str], names: Sequence[str], ratio: float) -> pd.DataFrame:
     "The table of models, best first."
-    chooser, rows = metric(names[0]), []
-    whole = [s for s in specs if s.name not in failures]
-    means = {s.name: scores.loc[scores["model"] == s.name, names[0]].mean() for s in whole}
-    sign = -1 if chooser.greater_is_better else 1
-    order = sorted(whole, key=lambda s: (np.isnan(means[s.name]), sign * means[s.name], s.complexity))
-    for rank, spec in enumerate(order, 1):
-        mine = scores[scores["model"] == spec.name]
+    whole = {s.name: s for s in sorted(specs, key=lambda s: s.complexity) if s.name not in failures}
+    own, rows = {name: scores[scores["model"] == name] for name in whole}, []
+    placed = against_best({name: mine[names[0]].to_numpy() for name, mine in own.items()}, names[0], ratio)
+    for rank, beside in enumerate(placed.to_dict("records"), 1):
+        spec = whole[beside["model"]]
         row = {"rank": rank, "model": spec.name, "family": spec.family, "complexity": spec.complexity}
         for name in names:
-            row[name], row[f"{name}_low"], row[f"{name}_high"] = corrected_interval(mine[name], ratio, best=metric(name).best)
-        gap = corrected_difference(mine[names[0]].to_numpy(), scores.loc[scores["model"] == order[0].name, names[0]].to_numpy(), ratio)
-        row |= {"behind_best": gap.mean, "p_value": gap.p_value, "within_noise": gap.noise, "error": ""}
-        rows.append(row)
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = corrected_interval(own[spec.name][name], ratio, best=metric(name).best)
+        rows.append(row | {"behind_best": beside["behind"], "p_holm": beside["corrected"], "within_noise": not beside["worse"], "error": ""})
     for spec in specs:
         if spec.name in failures:
             rows.append({"model": spec.name, "family": spec.family, "complexity": spec.complexity, "within_noise": False, "error": failures[spec.name]})
@@ -65,8 +61,8 @@ def _why(board: pd.DataFrame, name: str, best: str, simplest: str, chosen: str) 
     if chosen == best:
         also = f'The simpler `{simplest}` ({score(simplest)}) is within noise of it: `choose = "simplest"` would take that one.'
         return f"{_said(rows, name, best)} is the best by cross-validation. {also}"
-    p_value = number(float(rows.loc[simplest, "p_value"]), 2)
-    return f"{_said(rows, name, simplest)} is the simplest within noise of the best, `{best}` ({score(best)}; p = {p_value})."
+    sure = f"p = {number(float(rows.loc[simplest, 'p_holm']), 2)}, corrected for {plural(len(rows) - 1, 'comparison')}"
+    return f"{_said(rows, name, simplest)} is the simplest within noise of the best, `{best}` ({score(best)}; {sure})."
 
 
 def choose(
@@ -96,20 +92,29 @@ def _oof_frame(self: Comparison) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _table(self: Comparison) -> pd.DataFrame:
-    "The leaderboard for people: scores with their intervals in one cell, seconds, what it is."
+def _standing(row: dict[str, Any]) -> str:
+    "How a model stands to the best, with the corrected p value."
+    p = row["p_holm"]
+    if row["rank"] == 1 or np.isnan(p):
+        return "" if row["rank"] == 1 else "too few folds to tell"
+    return f"{'within noise of' if row['within_noise'] else 'behind'} the best, p {number(p, 2) if p >= 0.001 else 'below 0.001'}"
+
+
+def _table(
+    self: Comparison,
+    most: int = 4,  # metrics that are shown, the one that chooses first
+) -> pd.DataFrame:
+    "The leaderboard for people: the score that chooses with its interval, other scores, seconds, and the distance to the best."
     seconds = self.timings.groupby("model")[["fit_seconds", "predict_seconds"]].mean()
     rows = []
     for r in self.leaderboard.to_dict("records"):
         row = {"model": r["model"], "chosen": "●" if r["model"] == self.chosen else ""}
         if r["error"]:
-            rows.append(row | {"note": r["error"][:120]})
+            rows.append(row | {"note": r["error"][:60]})
             continue
-        for m in self.metrics:
-            row[m] = f"{number(r[m])} ({number(r[m + '_low'])} – {number(r[m + '_high'])})"
-        row["fit seconds"] = float(f"{seconds.loc[r['model'], 'fit_seconds']:.2g}")
-        row["note"] = ("within noise of the best; " if r["within_noise"] and r["rank"] > 1 else "") + self.specs[r["model"]].why
-        rows.append(row)
+        row[self.metric] = f"{number(r[self.metric])} ({number(r[self.metric + '_low'])} – {number(r[self.metric + '_high'])})"
+        row |= {m: float(f"{r[m]:.0f}" if abs(r[m]) >= 1000 else f"{r[m]:.3g}") for m in self.metrics[1:most]}
+        rows.append(row | {"fit seconds": float(f"{seconds.loc[r['model'], 'fit_seconds']:.2g}"), "note": _standing(r)})
     return pd.DataFrame(rows).fillna("")
 
 # %% ../../nbs/52_training.compare.ipynb #43f39f8b

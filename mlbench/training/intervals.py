@@ -170,13 +170,13 @@ def better(
 
 # %% ../../nbs/51_training.intervals.ipynb #836b794f
 def against_best(
-    scores: Mapping[str, Sequence[float]],  # model -> scores of the metric, one per fold
+    scores: Mapping[str, Sequence[float]],  # model -> scores of the metric, one per fold; of equal ones the first wins
     name: str,  # the metric
     ratio: float,  # test rows divided by training rows
 ) -> pd.DataFrame:  # model, mean, behind, p_value, corrected, worse; the best first
     "Every model against the best, corrected for the number of comparisons (Nadeau and Bengio 2003; Holm 1979)."
-    means = {m: float(np.nanmean(s)) for m, s in scores.items()}
-    order = sorted(means, key=lambda m: -means[m] if metric(name).greater_is_better else means[m])
+    means, sign = {m: corrected_interval(np.asarray(s), ratio)[0] for m, s in scores.items()}, -1 if metric(name).greater_is_better else 1
+    order = sorted(means, key=lambda m: (np.isnan(means[m]), sign * means[m]))
     gaps = [corrected_difference(np.asarray(scores[m]), np.asarray(scores[order[0]]), ratio) for m in order]
     table = pd.DataFrame({"model": order, "mean": [means[m] for m in order], "behind": [g.mean for g in gaps], "p_value": [g.p_value for g in gaps]})
     table["corrected"] = [1.0, *holm(table["p_value"].to_numpy()[1:])]

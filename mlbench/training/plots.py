@@ -14,13 +14,17 @@ from ..core.errors import UsageError, did_you_mean
 from ..core.plots import GOOD, GRID, MUTED, PALETTE, figure_layout
 from ..core.show import Sentence, number, percent, plural
 from ..problem.metrics import metric
+from .calibration import calibrated, temperature_figure
 from .compare import Comparison
+from .model import Model
+from .thresholds import threshold_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['leaderboard_figure', 'folds_figure', 'cost_figure', 'learning_figure', 'oof_figure', 'gain_sentence', 'tell']
+__all__ = ['leaderboard_figure', 'folds_figure', 'cost_figure', 'learning_figure', 'oof_figure', 'decision_figures',
+           'gain_sentence', 'tell']
 
 # %% ../../nbs/55_training.plots.ipynb #cf4e8686
 def _colour(found: Comparison, model: str, tied: bool) -> str:
@@ -197,6 +201,24 @@ def oof_figure(
     if classes is None:
         return _oof_values(truth, output[tested], found.target.name, model)
     return (_oof_binary if len(classes) == 2 else _oof_classes)(truth, output[tested], classes, model)
+
+# %% ../../nbs/55_training.plots.ipynb #52232a8e
+def decision_figures(
+    found: Comparison,  # from `cross_validate`
+    model: Model,  # from `fit_chosen`
+) -> dict[str, go.Figure]:  # by name; empty for a quantity
+    "How the temperature of the probabilities and the threshold, or the answers of least cost, were chosen."
+    classes, seen = found.target.classes, found.fold_of_row > 0
+    if classes is None:
+        return {}
+    if model.spec_name not in found.oof:
+        raise UsageError(f"{model.spec_name!r} is not in this comparison. {did_you_mean(model.spec_name, list(found.oof))}")
+    p, y, temperature = found.oof[model.spec_name][seen], found.y[seen], float(getattr(model.pipeline, "temperature_", 1.0))
+    costs = model.problem.cost_matrix(found.target) if model.problem is not None else None
+    figures = {"calibration": temperature_figure(p, y, temperature)}
+    if len(classes) == 2 or costs is not None:
+        figures["threshold"] = threshold_figure(calibrated(p, temperature), y, model.threshold, found.metric, costs)
+    return figures
 
 # %% ../../nbs/55_training.plots.ipynb #28fae062
 def gain_sentence(

@@ -27,8 +27,8 @@ from ..core.progress import log_metrics, report
 from ..core.resuming import content_key
 from ..core.settings import settings as process_settings
 from ..core.show import Facts, number, plural
-from ..models.registry import ROUNDS_ALLOWED, ModelSpec, model_spec
-from ..models.spaces import SPACES, Dimension, choice_label, grid_values, nearest_value, own_space, space
+from ..models.registry import ROUNDS_ALLOWED, ModelSpec
+from ..models.spaces import SPACES, Dimension, choice_label, grid_values, kinds_named, nearest_value, own_space, space
 from .store import rows_hash
 
 # %% auto #0
@@ -595,9 +595,6 @@ def _checked(sampler: str, trials: int | None, seconds: float | None, points: in
         raise UsageError(f"points={points!r}: a grid needs 2 values of each range at least.")
     if not kinds:
         raise UsageError("no kind of model was named, and the arena has run none that has a search space. Name at least one, such as ['lightgbm'].")
-    names = [s.name for s in kinds]
-    if len(set(names)) < len(names):
-        raise UsageError(f"a kind was named twice in {', '.join(names)}. Name each once.")
     for spec in kinds:
         if spec.largest is not None and rows > spec.largest:
             raise UsageError(f"{spec.name} is tried on {spec.largest:,} rows at most, and there are {rows:,}. Take it out of the kinds to search.")
@@ -644,9 +641,10 @@ def search(
     seed: int = 0,  # of every random draw
     spaces: Mapping[str, Any] | None = None,  # kind -> your own space, as in `own_space`
     points: int = 3,  # values of a range in a grid
+    readable: bool = False,  # refuse kinds that a person cannot follow
 ) -> Search:
     "Search for better settings of some kinds of models."
-    named = [model_spec(k) if isinstance(k, str) else k for k in kinds]
+    named = kinds_named(kinds, readable)
     specs = [_with_rounds(s) for s in named or ([] if trials == 0 else kinds_to_search(arena))]
     if trials == 0:
         return Search([], arena.metrics[0], arena.greater_is_better, _spaces_of(specs, arena.target.task, {}), notes=["No search was asked for."])
