@@ -42,6 +42,7 @@ class Change:
 def _span(values: np.ndarray) -> str:
     "Smallest and largest value in words."
     values = values[np.isfinite(values)]
+    values = np.where(np.abs(values) < 1e-9 * np.abs(values).max(initial=0.0), 0.0, values)
     return f"{number(float(values.min()))} to {number(float(values.max()))}" if len(values) else "no value"
 
 # %% ../../nbs/37_features.changes.ipynb #15f4078b
@@ -256,16 +257,16 @@ def changes_figure(
     plan = next(iter(fitted.values())).plan
     shown = shown_changes(changes, plan.inputs, most)
     kinds = {c.name: c.kind for c in plan.columns}
-    titles = [t for c in shown for t in (f"{c.column}: {c.before}", f"{c.what} ({c.style}): {c.after}")]
-    figure = make_subplots(rows=max(len(shown), 1), cols=2, subplot_titles=[t[:64] for t in titles], horizontal_spacing=0.1, vertical_spacing=0.36 / max(len(shown), 1))
+    titles = [f"<b>{first[:60]}</b><br>{second[:64]}" for c in shown for first, second in ((c.column, c.before), (f"{c.what}, {c.style}", c.after))]
+    figure = make_subplots(rows=max(len(shown), 1), cols=2, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.42 / max(len(shown), 1))
     for row, change in enumerate(shown, 1):
-        for col, (trace, axis) in enumerate(
-            (raw_trace(fitted[change.style].rows[change.column], kinds[change.column]), seen_trace(fitted[change.style], change.column, kinds[change.column])), 1
-        ):
+        features, kind = fitted[change.style], kinds[change.column]
+        for col, (trace, axis) in enumerate((raw_trace(features.rows[change.column], kind), seen_trace(features, change.column, kind)), 1):
             figure.add_trace(trace, row=row, col=col)
             labels = [str(x)[:9] for x in trace.x] if trace.type == "bar" else None
-            figure.update_xaxes(title={"text": "" if labels else axis, "standoff": 6, "font": {"size": 12}}, row=row, col=col)
-            figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, tickfont_size=11, row=row, col=col) if labels else None
+            ticks = {"type": "category", "tickvals": list(range(len(labels))), "ticktext": labels, "tickfont_size": 11} if labels else {}
+            figure.update_xaxes(title={"text": "" if labels else axis, "standoff": 6, "font": {"size": 12}}, row=row, col=col, **ticks)
     count = len({c.column for c in changes if c.column in kinds and c.what in _ORDER})
-    title = f"{plural(count, 'column')} of {len(plan.inputs)} are changed on the way; one for each sort of change" if shown else "No column is changed on the way"
-    return figure_layout(figure, title, height=150 + 230 * max(len(shown), 1), legend=False).update_layout(margin_t=96).update_annotations(font_size=13)
+    title = f"{plural(count, 'column')} of {len(plan.inputs)} are changed on the way; one for each sort of change"
+    title = title if shown else "No column is changed on the way"
+    return figure_layout(figure, title, height=150 + 250 * max(len(shown), 1), legend=False).update_layout(margin_t=104).update_annotations(font_size=12)

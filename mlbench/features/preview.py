@@ -216,6 +216,8 @@ def before_after(
     figure.add_trace(seen, row=1, col=2)
     figure = figure_layout(figure, _finding(fitted, column, kind), y="rows", legend=False)
     figure.update_xaxes(title_text=raw_axis, col=1)
+    for col, trace in ((1, raw), (2, seen)):
+        figure.update_xaxes(type="category" if trace.type == "bar" else None, col=col)
     return figure.update_xaxes(title_text=seen_axis, col=2).update_layout(margin_t=84)
 
 # %% ../../nbs/36_features.preview.ipynb #54eeb3b5
