@@ -24,6 +24,7 @@ from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
 from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan, category_positions
+from ..features.sharing import SharedFits
 from ..models.registry import ModelSpec, model_spec
 from ..models.rounds import TooLong, asked_to_end, ended_by, fit_rounds, replay_parameters, trying
 from ..problem.metrics import evaluate_metric, metric
@@ -45,7 +46,7 @@ class Fold:
         self.transformers: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}  # that each style took
         self._made: dict[str, tuple[Any, Any]] = {}
-        self._lock = threading.Lock()
+        self._shared, self._lock = SharedFits(plan), threading.Lock()
 
     @property
     def number(self) -> int:
@@ -56,10 +57,9 @@ class Fold:
         "Matrices of the training and the test rows."
         with self._lock:
             if style not in self._made:
-                transformer, start = self.plan.transformer(style), time.perf_counter()
-                seen = transformer.fit_transform(self.rows.iloc[self.train], self.y_train)
-                self._made[style] = (seen, transformer.transform(self.rows.iloc[self.test]))
-                self.transformers[style], self.seconds[style] = transformer, time.perf_counter() - start
+                train, test, start = self.rows.iloc[self.train], self.rows.iloc[self.test], time.perf_counter()
+                self.transformers[style], seen, held = self._shared.made(style, train, self.y_train, test)
+                self._made[style], self.seconds[style] = (seen, held), time.perf_counter() - start
             return self._made[style]
 
     def transformer(self, style: str) -> Any:
@@ -72,6 +72,7 @@ class Fold:
         "Give up the matrices; the transformers stay."
         with self._lock:
             self._made.clear()
+            self._shared.forget()
 
 # %% ../../nbs/52_training.arena.ipynb #f0dc9c2a
 def to_scale(
