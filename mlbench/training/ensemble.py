@@ -139,7 +139,7 @@ def _search(team: _Team, order: Sequence[int], steps: int) -> tuple[np.ndarray, 
 # %% ../../nbs/51_training.ensemble.ipynb #75ba3942
 BAG_ROWS, BAG_MEMBERS = 5_000, 6  # up to so many rows, and from so many members on, the search is bagged
 BAGS, BAG_SHARE = 10, 0.7  # searches, and the share of members in each
-BAG_SLACK = 0.25  # a search counts when it ends above this share of the way from the best single model down to the worst
+BAG_SLACK = 0.1  # a search counts when it ends above this share of the way from the best single model down to the worst
 LEAST, MOST_MEMBERS = 0.02, 15  # smallest weight, and largest number of members
 
 
