@@ -290,7 +290,8 @@ def _why(way: str, whole: _Fitted, name: str, scores: pd.DataFrame, p_value: flo
         alone = f"`{whole.single}` alone is used"
         if len(whole.weights) < 2:
             return f"{alone}: no other model adds to it."
-        return f"{alone}: on folds that had no say, an ensemble has {name} {number(means['weights'])}, clearly worse than {number(means['single'])} of the best single model."
+        both = f"an ensemble has {name} {number(means['weights'])}, clearly worse than {number(means['single'])} of the best single model"
+        return f"{alone}: on folds that had no say, {both}."
     what = "A stacking model on" if way == "stack" else "An ensemble of"
     sure = "" if p_value <= 0.05 else ", though these folds cannot tell the two apart for sure"
     chance = f" (p = {number(p_value, 2)}{sure})" if np.isfinite(p_value) else ""
