@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,16 @@ import pytest
 
 import mlbench as mb
 from mlbench.core.errors import ProblemError, UsageError
-from mlbench.training.arena import Arena, folds_in_time
+from mlbench.core.resuming import Checkpoints
+from mlbench.data.schema import infer_schema
+from mlbench.features.plan import make_plan
+from mlbench.models import rounds
+from mlbench.models.registry import candidates, model_spec
+from mlbench.models.rounds import FEWEST, ended_by
+from mlbench.problem.problem import Problem
+from mlbench.problem.target import make_target
+from mlbench.training import front
+from mlbench.training.arena import READING, SHARE, Arena, Entry, FoldFit, _kept_fit, _without_features, folds_in_time
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +38,11 @@ def test_a_limit_that_is_over_at_once_still_gives_a_model(table):
     model = mb.fit(table, "left", time_limit=0.01, verbose=False)
     assert set(model.predict(table)) <= {"yes", "no"} and model.comparison.notes and "folds" in model.comparison.notes[0]
     assert any("time budget" in said for said in model.comparison.failures.values())
+
+
+def test_the_least_there_is_has_learnt_something(table):
+    entries = mb.fit(table, "left", time_limit=0.01, verbose=False).comparison.arena.entries
+    assert sorted(entries["linear"].fits) == [0, 1] and not entries["linear"].failure and entries["lightgbm"].failure
 
 
 def test_a_memory_limit_that_leaves_room_for_linear_models_only(table):
@@ -79,6 +94,39 @@ def test_ctrl_c_gives_the_best_model_so_far():
     assert done.stdout.strip().endswith("True")
 
 
+ENDLESS = """
+import os, signal
+import numpy as np, pandas as pd
+import mlbench as mb
+from mlbench.models import rounds
+from mlbench.models.registry import model_spec
+from mlbench.training import front
+
+rng = np.random.default_rng(0)
+frame = pd.DataFrame({"x": rng.normal(size=300), "z": rng.normal(size=300)})
+frame["y"] = frame["x"] * 2 + rng.normal(size=300)
+real = rounds.Watch.stop
+
+def stop(watch, loss=None):
+    if watch.done == 100:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(watch)
+
+rounds.Watch.stop = stop
+specs = [model_spec("dummy"), model_spec("linear"), model_spec("lightgbm").variant("endless", {"n_estimators": 10**8})]
+front.line_up = lambda *given: specs
+model = mb.fit(frame, "y", n_jobs=1, verbose=False)
+fits = model.comparison.arena.entries["endless"].fits
+print(len(fits), 100 < fits[0].again["n_estimators"] < 10**8, model.comparison.notes, np.isfinite(model.predict(frame)).all())
+"""
+
+
+def test_ctrl_c_does_not_wait_for_a_fit_that_would_go_on_for_ever():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ENDLESS], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 True") and "stopped (Ctrl-C)" in done.stdout and done.stdout.strip().endswith("True")
+
+
 def test_readable_models_alone_when_a_person_is_to_follow(table):
     model = mb.fit(table, "left", interpretable=True, verbose=False)
     assert not model.blended and all(spec.readable for spec in model.comparison.specs.values()) and "ensemble" not in model.comparison.specs
@@ -100,3 +148,170 @@ def test_a_target_of_one_value_is_refused(table):
 
 def test_many_rows_and_little_time_leave_two_folds():
     assert folds_in_time(5, 10**8, 60, 2) == 2 and folds_in_time(5, 10**8, None, 2) == 5 and folds_in_time(1, 10**8, 60, 2) == 1
+
+
+def arena_on(frame: pd.DataFrame, **more) -> Arena:
+    "An arena on the table, three folds."
+    problem = Problem.from_dict({"name": "t", "task": "binary", "target": "left", "data": "t.csv"})
+    schema, target = infer_schema(frame), make_target(frame["left"], problem)
+    at = np.arange(len(frame)) % 3
+    folds = [(np.flatnonzero(at != k), np.flatnonzero(at == k)) for k in range(3)]
+    given = {"schema": schema, "target": target, "metrics": ["log_loss"], "n_jobs": 1} | more
+    return Arena(make_plan(schema, problem), frame, target.encode(frame["left"]), folds, **given)
+
+
+def test_ctrl_c_ends_the_fits_that_learn_in_rounds_and_the_record_replays_them(table, monkeypatch):
+    arena, real = arena_on(table), rounds.Watch.stop
+
+    def stop(watch: rounds.Watch, loss: float | None = None) -> bool:
+        if watch.done == 5:
+            arena.stop()
+        return real(watch, loss)
+
+    monkeypatch.setattr(rounds.Watch, "stop", stop)
+    slow = {"n_estimators": 10**7, "learning_rate": 1e-4}
+    arena.compete([model_spec("lightgbm").variant("endless", slow), *candidates("binary", ["linear"])])
+    assert [1 <= f.again["n_estimators"] <= 6 for f in arena.entries["endless"].fits.values()] == [True]
+    assert arena.entries["linear"].failure == "not compared: it was stopped before its turn" and arena.stopped and len(arena.notes) == 2
+    monkeypatch.undo()
+    again = arena_on(table).replay(arena.record())
+    assert np.array_equal(again.entries["endless"].fits[0].output, arena.entries["endless"].fits[0].output)
+
+
+def test_a_replay_is_not_cut_short_by_somebody_who_asks_for_the_end(table, monkeypatch):
+    first, again, real = arena_on(table).compete(candidates("binary", ["dummy", "lightgbm"])), arena_on(table), rounds.Watch.stop
+
+    def stop(watch: rounds.Watch, loss: float | None = None) -> bool:
+        again.ending.set()
+        return real(watch, loss)
+
+    monkeypatch.setattr(rounds.Watch, "stop", stop)
+    again.replay(first.record())
+    assert again.ending.is_set() and np.array_equal(again.oof("lightgbm"), first.oof("lightgbm"))
+
+
+def test_a_fit_that_was_broken_off_is_not_kept_for_the_next_attempt(table, tmp_path):
+    arena = arena_on(table, checkpoints=Checkpoints(tmp_path))
+    work = (model_spec("lightgbm"), arena.folds[0], arena.target, 0)
+    with ended_by(arena.ending):
+        arena.ending.set()
+        assert _kept_fit(arena.keeper, "broken off", *work).again["n_estimators"] == 1 and not list(tmp_path.glob("*.checkpoint"))
+        arena.ending.clear()
+        assert _kept_fit(arena.keeper, "whole", *work).again["n_estimators"] > 1 and list(tmp_path.glob("whole.checkpoint"))
+
+
+@pytest.fixture
+def expensive(monkeypatch) -> None:
+    "Each trial says that it took a second for each row."
+    monkeypatch.setattr(rounds, "_trial", lambda estimator, X, y, X_val, size: (1, float(size)))
+
+
+def test_a_model_that_would_take_too_long_is_told_and_the_first_one_is_fitted_all_the_same(table, expensive):
+    many = pd.concat([table] * 5, ignore_index=True)
+    arena = arena_on(many, time_limit=3_600.0).compete(candidates("binary", ["dummy", "linear", "svm", "k_neighbors"]))
+    assert {n: bool(e.failure) for n, e in arena.entries.items()} == {"dummy": False, "linear": False, "svm": True, "k_neighbors": True}
+    assert arena.entries["svm"].failure.startswith("not compared: about ") and "s allowed" in arena.entries["svm"].failure
+    assert all(f.again in ({}, {"max_iter": FEWEST}) for f in arena.entries["linear"].fits.values()) and len(arena.entries["linear"].fits) == 3
+    first = arena_on(many, time_limit=3_600.0).compete(candidates("binary", ["k_neighbors"]))
+    assert sorted(first.entries["k_neighbors"].fits) == [0, 1, 2]  # the third fold because two were done
+
+
+def test_without_a_limit_nothing_is_tried_first(table, monkeypatch):
+    monkeypatch.setattr(rounds, "_trial", lambda *given: pytest.fail("a trial was made"))
+    arena = arena_on(pd.concat([table] * 5, ignore_index=True)).compete(candidates("binary", ["linear", "k_neighbors"]))
+    assert not any(e.failure for e in arena.entries.values())
+    assert not any(e.failure for e in arena_on(table).replay(arena_on(table).compete(candidates("binary", ["svm"])).record()).entries.values())
+
+
+def test_if_the_first_one_fails_the_next_has_to_be_there(table):
+    arena = arena_on(table, time_limit=1e-6)
+    specs = [model_spec("dummy"), model_spec("linear").variant("wrong", {"C": -1.0}), model_spec("linear"), model_spec("lightgbm")]
+    arena.compete(specs)
+    assert "InvalidParameterError" in arena.entries["wrong"].failure and sorted(arena.entries["linear"].fits) == [0, 1]
+    assert not arena.entries["lightgbm"].fits
+
+
+def test_a_constant_reads_no_features_of_its_own(table):
+    arena = arena_on(table).compete(candidates("binary", ["dummy", "linear"]))
+    assert all(list(fold.transformers) == ["linear"] for fold in arena.folds)
+    assert [s.style for s in _without_features([model_spec("dummy"), model_spec("catboost")])] == ["native", "native"]
+    assert _without_features([model_spec("dummy")]) == [model_spec("dummy")]
+
+
+def timed(arena: Arena, left: float) -> Arena:
+    "The arena with a clock that stands still."
+    arena.time_left = lambda: left
+    return arena
+
+
+def test_the_time_of_features_is_taken_off_before_time_is_shared_out(table):
+    arena = timed(arena_on(table, time_limit=100.0), 60.0)
+    assert arena.seconds_for("trees", 1) == 20.0  # a third of what is left, for three folds
+    arena.folds[0].seconds["linear"] = 6.0
+    assert arena.features_ahead("linear") == 12.0 and arena.features_ahead("trees") == 18.0  # a style that nobody has made is taken to cost as much
+    assert arena.seconds_for("linear", 1) == 16.0 and arena.seconds_for("trees", 9) == pytest.approx((60 - 18) * SHARE / 3)
+
+
+def test_features_that_take_long_leave_fewer_folds_and_keep_candidates_out(table):
+    arena = timed(arena_on(table, time_limit=100.0), 60.0)
+    assert arena.fewer_folds({"linear", "trees"}) == 3
+    arena.folds[0].seconds["linear"] = READING * 100 / 2 / 2.5  # of two styles, two and a half folds
+    assert arena.fewer_folds({"linear", "trees"}) == 2
+    arena.folds[0].seconds["linear"] = 10.0
+    entry = arena.entries.setdefault("linear", Entry(model_spec("linear")))
+    assert not arena.too_slow(entry, 1)
+    entry.fits = dict.fromkeys(range(3), FoldFit(np.zeros(1), fit_seconds=1.0))
+    assert arena.fewer_folds({"linear", "trees"}) == 3  # somebody has them all already
+    other = Entry(model_spec("lightgbm"))
+    assert not arena.too_slow(other, 1) and timed(arena, 50.0).too_slow(other, 1)  # 30 seconds of features, and little time for anything after them
+
+
+def test_a_candidate_goes_on_only_when_its_other_folds_and_their_features_are_in_time(table):
+    arena = timed(arena_on(table, time_limit=100.0), 20.0)
+    entry = Entry(model_spec("linear"), fits={0: FoldFit(np.zeros(1), fit_seconds=7.0, predict_seconds=1.0)})
+    assert entry.per_fold == 8.0 and not arena.too_slow(entry, 1)
+    arena.folds[0].seconds["linear"] = 5.0
+    assert arena.too_slow(entry, 1)  # two folds of eight seconds, and features for ten
+
+
+def test_networks_are_not_loaded_for_a_few_seconds(table, monkeypatch):
+    arena, entry = timed(arena_on(table, time_limit=10.0), 10.0), Entry(model_spec("tabm"))
+    monkeypatch.setattr("mlbench.training.arena.sys", SimpleNamespace(modules={}))
+    assert arena.too_slow(entry, 1) and not timed(arena, 60.0).too_slow(entry, 1)
+    monkeypatch.setattr("mlbench.training.arena.sys", SimpleNamespace(modules={"torch._dynamo": None}))
+    assert not timed(arena, 10.0).too_slow(entry, 1)
+
+
+def test_time_for_a_readable_leader_is_kept_back(table):
+    arena = arena_on(table, time_limit=1_000.0, after=60.0)
+    for name, seconds in (("linear", 4.0), ("lightgbm", 9.0)):
+        arena.entries[name] = Entry(model_spec(name), {0: FoldFit(np.zeros(1), fit_seconds=seconds)}, {0: {"log_loss": 0.5}})
+    arena.folds[0].seconds.update(linear=6.0, trees=1.0)
+    arena.keep_back()
+    assert arena.leader() == "linear" and arena.kept_back == pytest.approx(60 + 1.5 * 10, rel=0.01)  # the folds learn from two thirds of the rows
+    assert arena.time_left() < 1_000 - 74
+    arena.entries["lightgbm"].scores[0]["log_loss"] = 0.4
+    arena.keep_back()
+    assert arena.leader() == "lightgbm" and arena.kept_back == 60
+    nobody = arena_on(table, time_limit=1_000.0)
+    nobody.entries = arena.entries
+    nobody.keep_back()
+    assert nobody.kept_back == 0
+
+
+def test_what_the_ensemble_took_is_kept_for_the_one_after_the_search(monkeypatch):
+    clock, made = [0.0], []
+    monkeypatch.setattr(front, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def blend(found: str) -> str:
+        clock[0] += 3.0
+        made.append(found)
+        return f"{found} blended"
+
+    arena = SimpleNamespace(after=4.0, keep_back=lambda: None)
+    monkeypatch.setattr(front, "_search_on", lambda arena, found, trials, rule: found)
+    assert front._searched(arena, "found", None, "best", blend) == "found blended" and made == ["found"] and arena.after == 2.0 + 6.0
+    monkeypatch.setattr(front, "_search_on", lambda arena, found, trials, rule: "more")
+    assert front._searched(arena, "found", None, "best", blend) == "more blended" and made == ["found", "found", "more"]
+    free = SimpleNamespace(after=None)
+    assert front._searched(free, "found", None, "best", blend) == "more blended" and free.after is None

@@ -28,9 +28,12 @@ from mlbench.training import (
     corrected_interval,
     cost_figure,
     cross_validate,
+    decision_figures,
+    fit_chosen,
     fit_model,
     folds_figure,
     gain_sentence,
+    holm,
     leaderboard_figure,
     learning_figure,
     limit_rows,
@@ -266,6 +269,38 @@ def test_the_choice_takes_the_simplest_within_noise(found):
     assert f"`{chosen}`" in why
     with pytest.raises(UsageError, match="simplest"):
         choose(found.leaderboard, found.metric, "fastest")
+
+
+def test_p_values_of_the_leaderboard_are_corrected_for_the_number_of_models(found):
+    board = found.leaderboard
+    of = {name: part[found.metric].to_numpy() for name, part in found.folds.groupby("model")}
+    alone = [corrected_difference(of[m], of[board["model"].iloc[0]], found.ratio).p_value for m in board["model"].iloc[1:]]
+    np.testing.assert_allclose(board["p_holm"].iloc[1:].to_numpy(dtype=float), holm(alone), rtol=1e-9)
+    assert (board["within_noise"] == ~(board["p_holm"] <= 0.05)).all() and "p_value" not in board
+
+
+def test_the_table_for_people_is_narrow_and_says_how_each_stands_to_the_best(found):
+    table = found.table()
+    assert list(table) == ["model", "chosen", *found.metrics[:4], "fit seconds", "note"]
+    assert table["note"].iloc[0] == "" and table["note"].iloc[1:].str.fullmatch(r"(within noise|behind), p .+").all()
+    assert sum(max(len(str(v)) for v in [column, *table[column]]) for column in table) <= 130
+    assert found.leaderboard.shape[1] > table.shape[1] and f"{found.metrics[-1]}_low" in found.leaderboard
+
+
+def test_how_the_answers_were_settled_is_drawn(case, found):
+    model = fit_chosen(found, schema=case.schema, problem=case.problem, name="mlp")
+    figures = decision_figures(found, model)
+    assert list(figures) == {"binary": ["calibration", "threshold"], "multiclass": ["calibration"], "regression": []}[case.problem.task]
+    assert all(f.data and f.layout.title.text for f in figures.values())
+    plain = fit_chosen(found, schema=case.schema, problem=case.problem, name="linear")
+    assert list(decision_figures(found, plain)) == list(figures), "a model that is read has a line too"
+    if case.problem.task == "multiclass":
+        model.problem = Problem.from_dict(case.problem.to_dict() | {"costs": {"low": {"high": 10}}})
+        assert "least expected cost" in decision_figures(found, model)["threshold"].layout.title.text
+    if case.problem.task != "regression":
+        model.spec_name = "mpl"
+        with pytest.raises(UsageError, match="Did you mean 'mlp'"):
+            decision_figures(found, model)
 
 
 def test_the_corrected_interval_is_wider_and_stays_within_the_metric():

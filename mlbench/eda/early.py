@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..data.schema import Schema
@@ -40,6 +41,7 @@ def early_warnings(
     sample = frame.iloc[:: max(1, -(-len(frame) // rows))].reset_index(drop=True)
     if target.classes and len(set(target.encode(sample[target.name]))) < len(target.classes):
         sample = frame  # an even sample without one of the classes says nothing about it
-    look, seen = look_at(sample, schema, problem, target, seed), set(used)
-    found = [f for search in FIRST for f in search(look) if f.severity == "stop"]
-    return list(dict.fromkeys(_sentence(f) for f in found if seen & set(f.columns)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        look = look_at(sample, schema, problem, target, seed)
+        found = [f for search in FIRST for f in search(look) if f.severity == "stop"]
+    return list(dict.fromkeys(_sentence(f) for f in found if set(used) & set(f.columns)))

@@ -5,6 +5,7 @@
 # %% ../../nbs/33_features.categories.ipynb #71962ca4
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,9 @@ def target_columns(
     return (y[:, None] == np.array(chosen)[None, :]).astype(np.float64), chosen
 
 # %% ../../nbs/33_features.categories.ipynb #753a368d
-def _place(values: np.ndarray, categories: list[str]) -> np.ndarray:
+def _place(values: np.ndarray, categories: pd.Index) -> np.ndarray:
     "Position of each value among the categories; the number of categories for an unseen one."
-    found = pd.Index(categories, dtype=object).get_indexer(pd.Index(values, dtype=object))
+    found = categories.get_indexer(pd.Index(values, dtype=object))
     return np.where(found < 0, len(categories), found)
 
 
@@ -80,6 +81,7 @@ def _fit_transform(self: TargetMeans, X: Any, y: Any = None) -> np.ndarray:
     texts, (values, self.classes_) = filled_text(X), target_columns(y, self.task, self.most)
     self.n_features_in_, self.overall_ = texts.shape[1], values.mean(axis=0)
     part = np.random.RandomState(self.random_state).permutation(len(texts)) % self.folds
+    self.__dict__.pop("_indexes", None)
     self.categories_, self.means_, self.rows_ = [], [], []
     given = [_learn_column(self, texts[:, i], values, part) for i in range(texts.shape[1])]
     return np.hstack(given)
@@ -126,11 +128,22 @@ class TargetMeans(TransformerMixin, BaseEstimator):
         "The means; the overall one for a category that was never seen."
         check_is_fitted(self, "means_")
         texts, given = filled_text(X), []
-        for i, (categories, means, rows) in enumerate(zip(self.categories_, self.means_, self.rows_)):
+        if "_indexes" not in self.__dict__:
+            self._indexes = [pd.Index(categories, dtype=object) for categories in self.categories_]
+        for i, (categories, means, rows) in enumerate(zip(self._indexes, self.means_, self.rows_)):
             at = _place(texts[:, i], categories)
             given.append(np.vstack([means, self.overall_])[at])
             given += [np.append(rows, 0.0)[at][:, None]] if self.counts else []
         return np.hstack(given)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in super().__getstate__().items() if k != "_indexes"}
+        return state | ({"categories_": [json.dumps(c) for c in self.categories_]} if "categories_" in state else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "categories_" in state:
+            self.categories_ = [json.loads(c) for c in state["categories_"]]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         "Names such as `town: mean of the target`."

@@ -5,6 +5,7 @@
 # %% ../../nbs/33_features.scores.ipynb #fd1d15f2
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,38 +18,56 @@ from .categories import target_columns
 from .text import GRID, WordWeights, on_grid
 
 # %% auto #0
-__all__ = ['STRENGTHS', 'ridge', 'held_out', 'TextScores']
+__all__ = ['STRENGTHS', 'CLOSE', 'MOST_STEPS', 'ridges', 'TextScores']
 
-# %% ../../nbs/33_features.scores.ipynb #7a62b7fb
-STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # of the penalty, tried on the parts
+# %% ../../nbs/33_features.scores.ipynb #d13fb909
+STRENGTHS = (0.5, 2.0, 8.0, 32.0)  # of the penalty, tried on the parts; the weakest comes first
+CLOSE = 1e-4  # a regression is done when its residual is so short in relation to the first one
+MOST_STEPS = 300  # of conjugate gradients
 
 
-def ridge(
+def ridges(
     weights: csr_matrix,  # (rows, words)
-    target: np.ndarray,  # (rows, columns), with mean zero
-    strength: float,  # of the penalty
-) -> np.ndarray:  # (columns, words)
-    "Coefficients of a ridge regression without intercept (Hoerl and Kennard 1970)."
-    from sklearn.linear_model import Ridge
-
-    model = Ridge(alpha=strength, fit_intercept=False, solver="sparse_cg", tol=1e-4)
-    return np.asarray(model.fit(weights, target).coef_, dtype=np.float64).reshape(target.shape[1], -1)
-
-
-def held_out(
-    weights: csr_matrix,  # (rows, words)
-    target: np.ndarray,  # (rows, columns), with mean zero
-    part: np.ndarray,  # the part of each row
-    strength: float,  # of the penalty
-) -> np.ndarray:  # (rows, columns): guesses by regressions that have not seen the row's part
-    "Guesses for all rows, each made without its part."
-    given = np.zeros_like(target)
-    for p in np.unique(part):
-        if (part != p).any():
-            given[part == p] = weights[part == p] @ ridge(weights[part != p], target[part != p], strength).T
-    return given
+    target: np.ndarray,  # (rows,), with mean zero
+    used: np.ndarray,  # (rows, fits): 1 where a fit learns from the row, 0 where it does not
+    strengths: Sequence[float] = STRENGTHS,  # of the penalty, the weakest first
+) -> np.ndarray:  # coefficients (strengths, words, fits)
+    "Ridge regressions without intercept on several choices of the rows and for several strengths."
+    back, more = csr_matrix(weights.T), np.subtract(strengths, strengths[0])[:, None]
+    residual = back @ (used * target[:, None])
+    size = (residual**2).sum(axis=0)
+    goal, found = CLOSE**2 * size, np.zeros((len(more), *residual.shape))
+    along = np.repeat(residual[None], len(more), axis=0)
+    short = shorter = np.ones((len(more), residual.shape[1]))  # length of each residual over that of the weakest, and the one before
+    grown, step_before, live = np.zeros_like(size), np.ones_like(size), np.ones(short.shape, dtype=bool)
+    for _ in range(MOST_STEPS):
+        live &= short**2 * size > goal
+        if not live.any():
+            break
+        moved = back @ (used * (weights @ along[0])) + strengths[0] * along[0]
+        steep = (along[0] * moved).sum(axis=0)
+        step = np.divide(size, steep, out=np.zeros_like(size), where=live[0])
+        below = step * grown * (shorter - short) + shorter * step_before * (1 + more * step)
+        bent = np.divide(shorter * step_before, below, out=np.zeros_like(short), where=live)  # of each residual's length, beside that of the weakest
+        found += (step * bent)[:, None] * along
+        residual = residual - step * moved
+        before, size = size, (residual**2).sum(axis=0)
+        grown = np.divide(size, before, out=np.zeros_like(size), where=live[0])
+        shorter, short = short, np.where(live, short * bent, short)
+        along = np.where(live[:, None], short[:, None] * residual + (grown * bent**2)[:, None] * along, along)
+        step_before = step
+    return found
 
 # %% ../../nbs/33_features.scores.ipynb #c19b2ead
+def _tried(weights: csr_matrix, centred: np.ndarray, part: np.ndarray, parts: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    "For each strength: guesses for all rows, each made without its part, and the coefficients (columns, words) of all rows."
+    used = np.column_stack([part[:, None] != np.arange(parts), np.ones(len(part))]).astype(np.float64)
+    found = [ridges(weights, column, used) for column in centred.T]
+    rows = np.arange(len(part))
+    guesses = lambda n: np.column_stack([(weights @ f[n, :, :parts])[rows, part] for f in found])
+    return [(strength, guesses(n), np.vstack([f[n, :, parts] for f in found])) for n, strength in enumerate(STRENGTHS)]
+
+
 def _fit_scores(self: TextScores, X: Any, y: Any = None) -> np.ndarray:
     "Learn words and coefficients; the training rows get guesses made without them."
     if y is None:
@@ -60,18 +79,14 @@ def _fit_scores(self: TextScores, X: Any, y: Any = None) -> np.ndarray:
     self.overall_ = values.mean(axis=0)
     weights, centred = self.words_.sparse(X), values - self.overall_
     part = np.random.RandomState(self.random_state).permutation(len(centred)) % self.folds
-    best, self.coef_ = np.zeros_like(centred), np.zeros((centred.shape[1], weights.shape[1]))
-    scale, strength = np.maximum(centred.std(axis=0), 1e-300), None
+    best, self.coef_, self.strength_ = np.zeros_like(centred), np.zeros((centred.shape[1], weights.shape[1])), None
+    scale = np.maximum(centred.std(axis=0), 1e-300)
     self.step_ = 2.0 ** np.ceil(np.log2(np.maximum(np.abs(values).max(), 1e-30))) / GRID
     least = float(((centred / scale) ** 2).mean())
-    for tried in STRENGTHS if weights.shape[1] else ():
-        guesses = held_out(weights, centred, part, tried)
+    for strength, guesses, coef in _tried(weights, centred, part, self.folds) if weights.shape[1] else ():
         error = float((((guesses - centred) / scale) ** 2).mean())
         if error < least * 0.999:
-            best, least, strength = guesses, error, tried
-    if strength is not None:
-        self.coef_ = ridge(weights, centred, strength)
-    self.strength_ = strength
+            best, least, self.coef_, self.strength_ = guesses, error, coef, strength
     return on_grid(best + self.overall_, self.step_)
 
 # %% ../../nbs/33_features.scores.ipynb #c061e083

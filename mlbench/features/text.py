@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 # %% auto #0
-__all__ = ['MOST_WORDS', 'MOST_LETTERS', 'Layer', 'GRID', 'filled_text', 'FillText', 'words_of', 'pieces_of', 'learn_words',
-           'learn_tokens', 'WordWeights', 'on_grid', 'TextTopics']
+__all__ = ['MOST_WORDS', 'MOST_LETTERS', 'KEPT', 'MOST_KEPT', 'Layer', 'GRID', 'filled_text', 'FillText', 'words_of', 'pieces_of',
+           'CutTexts', 'cut_texts', 'learn_words', 'learn_tokens', 'WordWeights', 'on_grid', 'TextTopics']
 
 # %% ../../nbs/32_features.text.ipynb #8663b45d
 def filled_text(
@@ -72,64 +73,112 @@ def pieces_of(
     runs = [f"<{w}>"[i : i + 3] for w in words for i in range(len(w))]
     return runs[:MOST_LETTERS]
 
+# %% ../../nbs/32_features.text.ipynb #b9d9da3f
+def _table(
+    lists: list[list[int]],  # columns of each row, with repetitions
+    width: int,
+) -> csr_matrix:  # how often each row names each column
+    "Lists of positions as a sparse matrix of counts."
+    ends = np.concatenate([[0], np.cumsum([len(f) for f in lists])]).astype(np.int64)
+    flat = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=int(ends[-1]))
+    counts = csr_matrix((np.ones(len(flat)), flat, ends), shape=(len(lists), width))
+    counts.sum_duplicates()
+    return counts
+
+
+@dataclass(frozen=True)
+class CutTexts:
+    "A column of texts as counts of tokens."
+
+    row: np.ndarray  # which of the different texts each row has
+    tokens: list[str]  # different ones, in the order in which they come
+    counts: csr_matrix  # (different texts, tokens)
+    _held: dict[bool, list[list[str]]] = field(default_factory=dict)
+
+    def pieces(self, letters: bool = False) -> list[list[str]]:
+        "What each token holds."
+        if letters not in self._held:
+            self._held[letters] = [pieces_of(t, letters) for t in self.tokens]
+        return self._held[letters]
+
+# %% ../../nbs/32_features.text.ipynb #abbe0d43
+KEPT = 8  # columns that are remembered
+MOST_KEPT = 100_000  # rows of a column that is remembered at most
+_kept: list[tuple[np.ndarray, CutTexts]] = []
+
+
+def cut_texts(
+    texts: np.ndarray,  # one column of Python strings
+) -> CutTexts:
+    "Cut the different texts of a column at blanks; the last few columns are remembered."
+    for seen, cut in tuple(_kept):
+        if len(seen) == len(texts) and bool((seen == texts).all()):
+            return cut
+    row, different = pd.factorize(texts)
+    known: dict[str, int] = {}
+    found = [[known.setdefault(token, len(known)) for token in words_of(text)] for text in different]
+    cut = CutTexts(row, list(known), _table(found, len(known)))
+    if len(texts) <= MOST_KEPT:
+        _kept[:] = [(texts, cut), *_kept[: KEPT - 1]]
+    return cut
+
 # %% ../../nbs/32_features.text.ipynb #91462afd
 def learn_words(
-    texts: list[str],  # one column
+    cut: CutTexts,  # one column
     max_words: int,  # at most so many
     min_texts: int,  # a word in fewer texts is not learnt
     letters: bool = False,  # runs of three letters in place of words
 ) -> tuple[list[str], np.ndarray]:  # words in alphabetical order, and their weights
     "The vocabulary of some texts with smooth inverse document frequencies."
-    count: Counter[str] = Counter()
-    known: dict[str, list[str]] = {}
-    for text, times in Counter(texts).items():
-        for token in words_of(text):
-            known.setdefault(token, pieces_of(token, letters))
-        for word in {w for token in words_of(text) for w in known[token]}:
-            count[word] += times
-    frequent = sorted((w for w, n in count.items() if n >= min_texts), key=lambda w: (-count[w], w))[:max_words]
-    vocabulary = sorted(frequent)
-    idf = np.array([np.log((1 + len(texts)) / (1 + count[w])) + 1 for w in vocabulary], dtype=np.float64)
-    return vocabulary, idf
+    known: dict[str, int] = {}
+    held = [[known.setdefault(word, len(known)) for word in pieces] for pieces in cut.pieces(letters)]
+    there, words = csr_matrix(cut.counts @ _table(held, len(known))), list(known)
+    times = np.bincount(cut.row, minlength=there.shape[0])
+    count = np.bincount(there.indices, np.repeat(times, np.diff(there.indptr)), minlength=len(words))
+    often = sorted(np.flatnonzero(count >= min_texts).tolist(), key=lambda i: (-count[i], words[i]))[:max_words]
+    often.sort(key=lambda i: words[i])
+    return [words[i] for i in often], np.log((1 + len(cut.row)) / (1 + count[often])) + 1
 
 # %% ../../nbs/32_features.text.ipynb #e18ac1bd
 Layer = tuple[list[str], list[int]]  # tokens, and the position of the word that each stands for
 
 
 def learn_tokens(
-    texts: list[str],  # one column
+    cut: CutTexts,  # one column
     vocabulary: list[str],  # the words that count
     letters: bool = False,  # runs of three letters in place of words
 ) -> list[Layer]:  # at least one
     "Which tokens stand for which words."
     position = {w: i for i, w in enumerate(vocabulary)}
-    spelled = [] if letters else [v for w in vocabulary for v in (w, w.capitalize(), w.upper())]
-    tokens = sorted({t for text in set(texts) for t in words_of(text)} | set(spelled))
-    places = {t: [position[w] for w in pieces_of(t, letters) if w in position] for t in tokens}
-    layers = []
-    for depth in range(max([1, *map(len, places.values())])):
-        there = [t for t in tokens if len(places[t]) > depth]
-        layers.append((there, [places[t][depth] for t in there]))
-    return layers
+    places = {t: [position[w] for w in pieces if w in position] for t, pieces in zip(cut.tokens, cut.pieces(letters))}
+    for word in [] if letters else vocabulary:
+        for spelled in (word, word.capitalize(), word.upper()):
+            if spelled not in places:  # letters beyond ASCII may come back as others
+                places[spelled] = [position[w] for w in ([word] if word.isascii() else pieces_of(spelled)) if w in position]
+    tokens = sorted(t for t, found in places.items() if found)
+    depths = range(max([1, *map(len, places.values())]))
+    there = [[t for t in tokens if len(places[t]) > depth] for depth in depths]
+    return [(at, [places[t][depth] for t in at]) for depth, at in zip(depths, there)]
 
-# %% ../../nbs/32_features.text.ipynb #37ba76dd
-def _word_weights(texts: np.ndarray, layers: list[Layer], idf: np.ndarray) -> csr_matrix:
-    "Sparse rows of unit length: counts of known words times their weights."
+
+def _places_of(layers: list[Layer]) -> dict[str, list[int]]:
+    "The words that each token stands for, as positions."
     places: dict[str, list[int]] = {}
     for tokens, words in layers:
         for token, word in zip(tokens, words):
             places.setdefault(token, []).append(word)
-    codes, different = pd.factorize(texts)
-    found = [[p for token in words_of(text) for p in places.get(token, ())] for text in different]
-    ends = np.concatenate([[0], np.cumsum([len(f) for f in found])]).astype(np.int64)
-    flat = np.fromiter((p for f in found for p in f), dtype=np.int64, count=int(ends[-1]))
-    counts = csr_matrix((np.ones(len(flat)), flat, ends), shape=(len(different), len(idf)))
-    counts.sum_duplicates()
+    return places
+
+# %% ../../nbs/32_features.text.ipynb #aac99e6d
+def _word_weights(cut: CutTexts, places: dict[str, list[int]], idf: np.ndarray) -> csr_matrix:
+    "Sparse rows of unit length: counts of known words times their weights."
+    counts = csr_matrix(cut.counts @ _table([places.get(token, []) for token in cut.tokens], len(idf)))
+    counts.sort_indices()
     counts.data *= idf[counts.indices]
     length = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
-    return csr_matrix(diags(1.0 / np.where(length > 0, length, 1.0)) @ counts)[codes]
+    return csr_matrix(diags(1.0 / np.where(length > 0, length, 1.0)) @ counts)[cut.row]
 
-# %% ../../nbs/32_features.text.ipynb #c5d2a458
+# %% ../../nbs/32_features.text.ipynb #683c63c7
 class WordWeights(TransformerMixin, BaseEstimator):
     "One column of text as TF-IDF weights of its most frequent words."
 
@@ -145,15 +194,30 @@ class WordWeights(TransformerMixin, BaseEstimator):
         "Learn the words of the column and their weights."
         _check_feature_names(self, X, reset=True)
         self.n_features_in_ = X.shape[1]
-        texts = list(filled_text(X)[:, 0])
-        self.vocabulary_, self.idf_ = learn_words(texts, self.max_words, self.min_texts, self.letters)
-        self.layers_ = learn_tokens(texts, self.vocabulary_, self.letters)
+        cut = cut_texts(filled_text(X)[:, 0])
+        self.vocabulary_, self.idf_ = learn_words(cut, self.max_words, self.min_texts, self.letters)
+        self.layers_ = learn_tokens(cut, self.vocabulary_, self.letters)
+        self._places = _places_of(self.layers_)
         return self
 
     def sparse(self, X: Any) -> csr_matrix:
         "The weights, with zeros left out."
         check_is_fitted(self, "layers_")
-        return _word_weights(filled_text(X)[:, 0], self.layers_, self.idf_)
+        return _word_weights(cut_texts(filled_text(X)[:, 0]), self._places, self.idf_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in super().__getstate__().items() if k != "_places"}
+        if "layers_" in state:
+            state["vocabulary_"] = " ".join(self.vocabulary_)
+            state["layers_"] = [(" ".join(tokens), np.array(words, dtype=np.int32)) for tokens, words in self.layers_]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "layers_" in state:
+            self.vocabulary_ = words_of(state["vocabulary_"])
+            self.layers_ = [(words_of(tokens), words.tolist()) for tokens, words in state["layers_"]]
+            self._places = _places_of(self.layers_)
 
     def transform(self, X: Any) -> np.ndarray:
         "One row of unit length per text; zeros where no word is known."
@@ -176,6 +240,12 @@ def on_grid(
     return np.rint(np.asarray(values) / step) * step
 
 # %% ../../nbs/32_features.text.ipynb #920f88a6
+def _mean_length(texts: np.ndarray) -> float:
+    "Tokens of a text on average, missing ones not counted; 0 without any."
+    cut, there = cut_texts(texts), texts != ""
+    return float(np.asarray(cut.counts.sum(axis=1)).ravel()[cut.row][there].mean()) if there.any() else 0.0
+
+
 class TextTopics(TransformerMixin, BaseEstimator):
     "One column of text as a few topics of its words (Deerwester et al. 1990)."
 
@@ -197,8 +267,7 @@ class TextTopics(TransformerMixin, BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.words_ = WordWeights(self.max_words, self.min_texts, self.letters).fit(X)
         weights, k = self.words_.sparse(X), min(self.topics, len(X))
-        texts = [t for t in filled_text(X)[:, 0] if t]
-        if np.mean([len(words_of(t)) for t in texts] or [0]) < self.least:
+        if _mean_length(filled_text(X)[:, 0]) < self.least:
             self.components_ = np.zeros((0, weights.shape[1]))
         elif weights.shape[1] <= k:
             self.components_ = np.eye(weights.shape[1])

@@ -293,6 +293,7 @@ class _Second:
     why: str
     source: str
     only: str = ""  # "regression" or "classes" when it is for one of them
+    largest: int | None = None  # rows, where it is for fewer than its kind
 
 
 SECONDS: dict[str, _Second] = {
@@ -320,15 +321,21 @@ SECONDS: dict[str, _Second] = {
         "XGBoost with deep trees in small steps",
         f"{TABREPO}, r33",
     ),
+    "extra_trees_deep": _Second(
+        {"min_samples_leaf": 1, "n_estimators": 100},
+        "extra trees that end in single rows: they know rows that come again, and many of them together are not too sure",
+        f"{TABREPO}, default of its extra trees",
+        largest=SMALL,
+    ),
     "extra_trees_wide": _Second({"max_features": 0.75}, "extra trees that see most columns at each split", f"{TABREPO}, r42"),
     "linear_strict": _Second({"C": 0.05}, "a linear model that is held back more", "", only="classes"),
     "linear_firm": _Second({"alpha": 200.0}, "a linear model that is held back more", "", only="regression"),
 }
 
 # %% ../../nbs/48_models.registry.ipynb #f863ec5b
-ORDER = ["dummy", "linear", "lightgbm", "catboost", "extra_trees", "xgboost", "tabm", "svm", "lightgbm_extra", "random_forest", "linear_strict", "linear_firm"]
-ORDER += ["catboost_shallow", "lightgbm_large", "xgboost_deep", "lightgbm_slow", "catboost_quick", "extra_trees_wide", "hist_gradient_boosting"]
-ORDER += ["mlp", "additive_boosting", "k_neighbors", "sparse_linear"]
+ORDER = ["dummy", "linear", "lightgbm", "catboost", "extra_trees", "extra_trees_deep", "k_neighbors", "xgboost", "tabm", "svm", "lightgbm_extra"]
+ORDER += ["random_forest", "linear_strict", "linear_firm", "catboost_shallow", "lightgbm_large", "xgboost_deep", "lightgbm_slow", "catboost_quick"]
+ORDER += ["extra_trees_wide", "hist_gradient_boosting", "mlp", "additive_boosting", "sparse_linear"]
 READABLE_ORDER = ["dummy", "linear", "additive_boosting", "tree", "sparse_linear", "one_rule", "linear_strict", "linear_firm"]
 LOG_SCALE = ("linear", "lightgbm", "catboost", "xgboost", "tabm", "extra_trees", "additive_boosting")  # kinds that are tried on both scales
 
@@ -345,7 +352,7 @@ def _candidate(name: str) -> ModelSpec:
     if name == spec.name:
         return spec
     second = SECONDS[name]
-    return spec.variant(name, second.params, second.why, source=second.source or spec.source)
+    return spec.variant(name, second.params, second.why, source=second.source or spec.source, largest=second.largest or spec.largest)
 
 
 def _on_log_scale(spec: ModelSpec) -> ModelSpec:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
 from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan, category_positions
+from ..features.sharing import SharedFits
 from ..models.registry import ModelSpec, model_spec
-from ..models.rounds import fit_rounds, replay_parameters
+from ..models.rounds import TooLong, asked_to_end, ended_by, fit_rounds, replay_parameters, trying
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
 from .fitting import check_folds, learning_curve, limited_threads, output_of
@@ -32,8 +34,8 @@ from .scales import from_scale, on_scale, rows_for, to_scale
 from .store import estimator_bytes, origin_of, read_estimator, rows_hash
 
 # %% auto #0
-__all__ = ['SHARE', 'LEAST', 'LIGHT', 'ENOUGH', 'SECONDS_PER_CELL', 'Fold', 'FoldFit', 'build_for', 'fit_again', 'fit_fold',
-           'Entry', 'folds_in_time', 'Arena']
+__all__ = ['SHARE', 'LEAST', 'NEEDED', 'LIGHT', 'ENOUGH', 'READING', 'TORCH', 'SECONDS_PER_CELL', 'Fold', 'FoldFit', 'build_for',
+           'fit_again', 'fit_fold', 'Entry', 'folds_in_time', 'Arena']
 
 # %% ../../nbs/52_training.arena.ipynb #55249669
 class Fold:
@@ -43,8 +45,9 @@ class Fold:
         self.position, self.plan, self.train, self.test = position, plan, train, test
         self.rows, self.y_train, self.y_test = rows, y[train], y[test]
         self.transformers: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}  # that each style took
         self._made: dict[str, tuple[Any, Any]] = {}
-        self._lock = threading.Lock()
+        self._shared, self._lock = SharedFits(plan), threading.Lock()
 
     @property
     def number(self) -> int:
@@ -55,10 +58,9 @@ class Fold:
         "Matrices of the training and the test rows."
         with self._lock:
             if style not in self._made:
-                transformer = self.plan.transformer(style)
-                seen = transformer.fit_transform(self.rows.iloc[self.train], self.y_train)
-                self._made[style] = (seen, transformer.transform(self.rows.iloc[self.test]))
-                self.transformers[style] = transformer
+                train, test, start = self.rows.iloc[self.train], self.rows.iloc[self.test], time.perf_counter()
+                self.transformers[style], seen, held = self._shared.made(style, train, self.y_train, test)
+                self._made[style], self.seconds[style] = (seen, held), time.perf_counter() - start
             return self._made[style]
 
     def transformer(self, style: str) -> Any:
@@ -71,6 +73,7 @@ class Fold:
         "Give up the matrices; the transformers stay."
         with self._lock:
             self._made.clear()
+            self._shared.forget()
 
 # %% ../../nbs/52_training.arena.ipynb #c7f04ed3
 @dataclass
@@ -96,7 +99,7 @@ _heard = threading.local()
 
 def _hear(message: Any, category: type, *rest: Any, **more: Any) -> None:
     "Put a warning down for the fit of this thread."
-    if not issubclass(category, DeprecationWarning | FutureWarning) and "valid feature names" not in str(message):
+    if not trying() and not issubclass(category, DeprecationWarning | FutureWarning) and "valid feature names" not in str(message):
         getattr(_heard, "said", []).append(f"{category.__name__}: {str(message).strip().splitlines()[0]}")
 
 
@@ -108,14 +111,14 @@ def build_for(spec: ModelSpec, fold: Fold, target: Target, seed: int, **params: 
     return spec.build(target.task, n_classes, seed, 1, len(fold.plan.inputs), rows=len(fold.train), categories=places, **params)
 
 
-def _fit_freely(spec: ModelSpec, fold: Fold, target: Target, seed: int, seconds: float | None) -> tuple[Any, dict[str, Any], Any]:
+def _fit_freely(spec: ModelSpec, fold: Fold, target: Target, seed: int, seconds: float | None, refuse: bool) -> tuple[Any, dict[str, Any], Any]:
     "The fitted estimator, the settings that fit it again, and the shift of the target's scale."
     X_train, X_test = fold.features(spec.style)
     y_train, shift = to_scale(fold.y_train, spec.scale)
     y_test = on_scale(fold.y_test, spec.scale, shift)
     seen, judged = rows_for(fold.y_train, spec.scale, seed), rows_for(fold.y_test, spec.scale, seed)
     estimator = build_for(spec, fold, target, seed)
-    fit_rounds(estimator, X_train[seen], y_train[seen], X_test[judged], y_test[judged], seconds)
+    fit_rounds(estimator, X_train[seen], y_train[seen], X_test[judged], y_test[judged], seconds, refuse)
     return estimator, replay_parameters(estimator), shift
 
 
@@ -143,12 +146,13 @@ def fit_fold(
     seed: int,  # of every random draw
     seconds: float | None = None,  # time for this fit; None waits
     again: dict[str, Any] | None = None,  # settings of an earlier fit, to do the same; None stops where the test rows no longer gain
+    refuse: bool = True,  # raise `TooLong` where a model that is fitted in one go would take far longer
 ) -> FoldFit:
-    "Fit a candidate on one fold; StageError when it predicts values that are no numbers."
+    "Fit a candidate on one fold; `StageError` when it predicts values that are no numbers, or has no time."
     X_test = fold.features(spec.style)[1]
     _heard.said, start = [], time.perf_counter()
     if again is None:
-        estimator, again, shift = _fit_freely(spec, fold, target, seed, seconds)
+        estimator, again, shift = _fit_freely(spec, fold, target, seed, seconds, refuse)
     else:
         estimator, shift = fit_again(spec, fold, target, seed, again)
     middle = time.perf_counter()
@@ -203,10 +207,11 @@ def _kept_fit(keeper: _Keeper | None, key: str | None, *work: Any) -> FoldFit:
         fit = fit_fold(*work)
         earlier = keeper.checkpoints.restored_seconds - before
         fit.fit_seconds += earlier
-        keeper.keep(key, fit, time.perf_counter() - start + earlier)
+        if not asked_to_end():
+            keeper.keep(key, fit, time.perf_counter() - start + earlier)
     return fit
 
-# %% ../../nbs/52_training.arena.ipynb #9a531796
+# %% ../../nbs/52_training.arena.ipynb #d7ce668f
 @dataclass
 class Entry:
     "One candidate in the arena."
@@ -232,28 +237,40 @@ class Entry:
         "Of all its fits together."
         return sum(f.fit_seconds for f in self.fits.values())
 
-# %% ../../nbs/52_training.arena.ipynb #5084f192
+    @property
+    def per_fold(self) -> float:
+        "Seconds of a fold, with its predictions; 0 when none is done."
+        return sum(f.fit_seconds + f.predict_seconds for f in self.fits.values()) / max(len(self.fits), 1)
+
+# %% ../../nbs/52_training.arena.ipynb #26eccb36
 SHARE = 0.3  # of the time left that one candidate may take
-LEAST = 0.05  # seconds that a fit is given at least
+LEAST, NEEDED = 0.05, 0.3  # seconds that a fit is given at least, and one that has to be there
 LIGHT = ("baseline", "linear")  # families that need hardly any memory beyond the rows
 ENOUGH = 0.6  # share of the time of others of its kind that makes a fit worth beginning
 
 
-def _seconds_for(self: Arena, waiting: int) -> float | None:
+def _features_ahead(self: Arena, style: str) -> float:
+    "Seconds that the features of a style will still take on all folds, one after the other."
+    known = [f.seconds[style] for f in self.folds if style in f.seconds] or [t for f in self.folds for t in list(f.seconds.values())]
+    missing = sum(style not in f.seconds for f in self.folds[: self.n_folds])
+    return missing * float(np.mean(known)) if known else 0.0
+
+
+def _seconds_for(self: Arena, style: str, waiting: int) -> float | None:
     "Time for one fit of a candidate, when so many wait for their turn, itself included."
     left = self.time_left()
     if left == float("inf"):
         return None
     share = max(SHARE, 1.0 / max(waiting, 1))
-    return max(left * share * self.workers / self.n_folds, LEAST)
+    return max((left * self.workers - self.features_ahead(style)) * share / self.n_folds, LEAST)
 
 
 def _time_left(self: Arena) -> float:
-    "Seconds until the limit; infinite without one. Time of fits that were taken back counts."
+    "Seconds until the limit, less those kept back; infinite without one. Time of fits that were taken back counts."
     if self.time_limit is None:
         return float("inf")
     restored = self.keeper.checkpoints.restored_seconds if self.keeper else 0.0
-    return self.time_limit - (time.perf_counter() - self.began) - restored
+    return self.time_limit - (time.perf_counter() - self.began) - restored - self.kept_back
 
 
 def _full(self: Arena) -> bool:
@@ -268,16 +285,59 @@ def _full(self: Arena) -> bool:
             fold.forget()
     return used() > 0.9 * self.memory_gb
 
-# %% ../../nbs/52_training.arena.ipynb #fed0c4eb
+# %% ../../nbs/52_training.arena.ipynb #26b05e85
+READING = 0.4  # share of the time that features of all styles may take
+
+
+def _has_to_be(self: Arena, entry: Entry, fold: Fold) -> bool:
+    "Whether a fit is made whatever the clock says."
+    for other in self.entries.values():
+        if other is entry:
+            return fold.position < 2
+        if other.spec.family != "baseline" and not other.failure:
+            return False
+    return False
+
+
+def _without_features(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
+    "The same candidates; a constant takes the features of the first one that learns."
+    style = next((s.style for s in specs if s.family != "baseline"), None)
+    return [replace(s, style=style) if style and "dummy" in (s.name, s.base) else s for s in specs]
+
+
+def _fewer_folds(self: Arena, styles: set[str]) -> int:
+    "Folds that there is time for, by what features took so far; no fewer than somebody has begun."
+    known = {s: np.mean([f.seconds[s] for f in self.folds if s in f.seconds]) for s in styles if any(s in f.seconds for f in self.folds)}
+    if self.time_limit is None or not known:
+        return self.n_folds
+    per_fold = float(np.mean(list(known.values()))) * len(styles)
+    begun = max((max(e.fits, default=-1) + 1 for e in self.entries.values() if e.spec.family != "baseline"), default=0)
+    return min(self.n_folds, max(2, begun, int(READING * self.time_limit * self.workers / max(per_fold, 1e-9))))
+
+# %% ../../nbs/52_training.arena.ipynb #fdb8dcfe
+def _ready_torch() -> None:
+    "Load what networks need, so that no fit's time is used up by it."
+    import torch._dynamo  # noqa: F401  (its optimisers load it when the first one is made)
+
+
 def _work(self: Arena, entry: Entry, fold: Fold, key: str | None, waiting: int, seconds: float | None) -> FoldFit | None:
     "A worker's job: the fit, or None when its time never came."
+    spec, needed = entry.spec, self.has_to_be(entry, fold)
     if entry.planned is not None:
-        return _kept_fit(self.keeper, key, entry.spec, fold, self.target, self.seed, None, entry.planned[fold.position])
-    first = entry is next(iter(self.entries.values())) and fold.position < 2
-    if self.stopped or not first and self.time_left() <= 0:
+        return _kept_fit(self.keeper, key, spec, fold, self.target, self.seed, None, entry.planned[fold.position])
+    late = lambda: self.stopped or not needed and self.time_left() <= 0
+    if late():
         return None
-    allowed = self.seconds_for(waiting) if seconds is None else seconds
-    return _kept_fit(self.keeper, key, entry.spec, fold, self.target, self.seed, allowed)
+    fold.features(spec.style)
+    if spec.family == "neural":
+        _ready_torch()
+    if late():
+        return None
+    allowed = self.seconds_for(spec.style, waiting) if seconds is None else seconds
+    if needed and allowed is not None:
+        allowed = max(allowed, NEEDED)
+    with ended_by(self.ending):
+        return _kept_fit(self.keeper, key, spec, fold, self.target, self.seed, allowed, None, not (needed or entry.fits))
 
 
 def _begin(self: Arena, entry: Entry, fold: Fold, waiting: int = 1, seconds: float | None = None) -> Future[FoldFit | None] | FoldFit:
@@ -302,25 +362,45 @@ def _end(self: Arena, entry: Entry, fold: Fold, fit: Future[FoldFit | None] | Fo
         if done is None:
             return
         scores = {name: evaluate_metric(name, fold.y_test, done.output) for name in self.metrics}
+    except TooLong as error:
+        entry.failure = entry.failure or f"not compared: {error}"
+        return
     except Exception as error:  # one model's fault must not end the others
         entry.failure = entry.failure or f"{type(error).__name__}: {str(error).strip()[:500]}"
         return
     entry.scores[fold.position], entry.fits[fold.position] = scores, done
+    self.keep_back()
     log_metrics(scores, step=fold.number, model=entry.spec.name, fold=fold.number)
     for epoch in done.curve:
         losses = {k: v for k, v in epoch.items() if k != "epoch"}
         log_metrics(losses, step=int(epoch["epoch"]), model=entry.spec.name, fold=fold.number)
 
-# %% ../../nbs/52_training.arena.ipynb #e8d19d9a
-def _best_so_far(self: Arena) -> dict[str, Any]:
-    "The candidate that leads now and its mean score, for whoever watches."
+# %% ../../nbs/52_training.arena.ipynb #a304b4b4
+def _leader(self: Arena) -> str | None:
+    "The candidate with the best mean so far; None when none has a score."
     means = {n: e.mean(self.metrics[0]) for n, e in self.entries.items() if not e.failure}
     means = {n: m for n, m in means.items() if not np.isnan(m)}
-    if not means:
+    return (max if self.greater_is_better else min)(means, key=lambda n: means[n]) if means else None
+
+
+def _best_so_far(self: Arena) -> dict[str, Any]:
+    "The candidate that leads now and its mean score, for whoever watches."
+    best, left = self.leader(), self.time_left()
+    if best is None:
         return {}
-    best = (max if self.greater_is_better else min)(means, key=lambda n: means[n])
-    left = self.time_left()
-    return {"best so far": best, self.metrics[0]: means[best]} | ({} if left == float("inf") else {"seconds left": max(0, round(left))})
+    score = {"best so far": best, self.metrics[0]: self.entries[best].mean(self.metrics[0])}
+    return score | ({} if left == float("inf") else {"seconds left": max(0, round(left))})
+
+
+def _keep_back(self: Arena) -> None:
+    "Keep time for what comes after the fits."
+    leader = self.leader()
+    if self.after is None or leader is None:
+        return
+    entry, whole = self.entries[leader], len(self.rows) / len(self.folds[0].train)
+    features = [f.seconds[entry.spec.style] for f in self.folds if entry.spec.style in f.seconds]
+    last = whole * (entry.per_fold + float(np.mean(features or [0.0]))) if entry.spec.readable else 0.0
+    self.kept_back = self.after + last
 
 
 def _limit_words(self: Arena) -> str:
@@ -332,19 +412,22 @@ def _limit_words(self: Arena) -> str:
     return f"the memory limit of {self.memory_gb:g} GB was reached" if self.full() else "the time that is left is too short"
 
 
+TORCH = 3.0  # seconds that torch takes to get ready, roughly
+
+
 def _too_slow(self: Arena, entry: Entry, waiting: int) -> bool:
     "Whether a candidate would not come far in its share of the time, by the folds it has, or by others of its kind."
     if self.time_limit is None:
         return False
+    left, ahead = max(self.time_left(), 0.0) * self.workers, self.features_ahead(entry.spec.style)
     if entry.fits:
-        missing = self.n_folds - len(entry.fits)
-        return missing / self.workers * entry.fit_seconds / len(entry.fits) > 1.2 * max(self.time_left(), 0.0)
+        return ahead + (self.n_folds - len(entry.fits)) * entry.per_fold > 1.2 * left
     kind = entry.spec.base or entry.spec.name
-    relatives = [e for e in self.entries.values() if (e.spec.base or e.spec.name) == kind and e.fits]
-    usual = min((e.fit_seconds / len(e.fits) for e in relatives), default=0.0)
-    return (self.seconds_for(waiting) or 0.0) < ENOUGH * usual
+    usual = min((e.per_fold for e in self.entries.values() if (e.spec.base or e.spec.name) == kind and e.fits), default=0.0)
+    loading = TORCH if entry.spec.family == "neural" and "torch._dynamo" not in sys.modules else 0.0
+    return ahead > left / 2 or loading > SHARE / 2 * left or (self.seconds_for(entry.spec.style, waiting) or 0.0) < ENOUGH * usual
 
-# %% ../../nbs/52_training.arena.ipynb #ac2fe3b7
+# %% ../../nbs/52_training.arena.ipynb #f4269e03
 def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold, int]]:
     "Fits still to be done, as long as there is time; asked again after each one."
     for turn, spec in enumerate(specs):
@@ -352,10 +435,13 @@ def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold
         if spec.largest is not None and len(self.rows) > spec.largest:
             entry.failure = f"not compared: {len(self.rows):,} rows are more than the {spec.largest:,} that {spec.name} is tried on"
         for fold in self.folds[: self.n_folds]:
-            if entry.planned is not None and fold.position not in entry.planned:
+            if entry.planned is None:
+                self.n_folds = self.fewer_folds({s.style for s in specs})
+            elif fold.position not in entry.planned:
                 continue
-            first = turn == 0 and fold.position < 2  # somebody has to be there, whatever the limit
-            if entry.failure or self.stopped or not first and (self.time_left() <= 0 or self.too_slow(entry, len(specs) - turn)):
+            if entry.failure or self.stopped or fold.position >= self.n_folds:
+                break
+            if not self.has_to_be(entry, fold) and (self.time_left() <= 0 or self.too_slow(entry, len(specs) - turn)):
                 break
             if spec.family not in LIGHT and self.full():
                 break
@@ -369,7 +455,7 @@ def _compete(
 ) -> Arena:  # itself
     "Fit candidates on all folds, as far as time and memory allow; Ctrl-C keeps what is done."
     running: list[tuple[Entry, Fold, Any]] = []
-    done, total = 0, len(specs) * self.n_folds
+    specs, done, total = _without_features(specs), 0, len(specs) * self.n_folds
     for spec in specs:
         self.entries.setdefault(spec.name, Entry(spec))
     with _session(self):
@@ -393,15 +479,20 @@ def _compete(
     return self
 
 
-def _stop(self: Arena, running: list[tuple[Entry, Fold, Any]]) -> None:
-    "Take what is running to its end, start nothing new."
+def _stop(
+    self: Arena,
+    running: Sequence[tuple[Entry, Fold, Any]] = (),  # fits that have begun, to be waited for
+) -> None:
+    "Start nothing new, and end soon what is running."
+    if not self.stopped:
+        self.notes.append("It was stopped (Ctrl-C); the result rests on what was done until then.")
     self.stopped = True
-    self.notes.append("It was stopped (Ctrl-C); the result rests on what was done until then.")
-    report("stopping: waiting for the fits that have begun")
+    self.ending.set()
+    report("stopping: ending the fits that have begun")
     for entry, fold, fit in running:
         self.end(entry, fold, fit)
 
-# %% ../../nbs/52_training.arena.ipynb #5036781a
+# %% ../../nbs/52_training.arena.ipynb #a7160c19
 @contextlib.contextmanager
 def _session(self: Arena) -> Iterator[None]:
     "Workers of one thread each; what they warn of is heard by the fit that said it."
@@ -410,9 +501,14 @@ def _session(self: Arena) -> Iterator[None]:
     with limited_threads(1), warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = _hear  # type: ignore[assignment]
+        self.ending = threading.Event()
         self.pool = ThreadPoolExecutor(self.workers, "mlbench-fit", initializer=threadpool_limits, initargs=(1,))
         try:
             yield
+        except KeyboardInterrupt:
+            if settings().run is None:  # nobody waits for these fits; a runner goes on from them
+                self.ending.set()
+            raise
         finally:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
@@ -451,11 +547,10 @@ def _replay(
     if missing or record["n_folds"] > len(self.folds):
         why = f"{', '.join(missing)} not found" if missing else f"it rests on {record['n_folds']} folds, and here are {len(self.folds)}"
         raise UsageError(f"This is no record to replay here: {why}. Give the `trials` of a run, or model.comparison.arena.record().")
-    self.time_limit, self.n_folds, specs = None, record["n_folds"], []
-    for given in record["candidates"]:
-        spec = model_spec(given["kind"]).variant(given["name"], given["params"], scale=given["scale"])
+    self.time_limit, self.n_folds, tried = None, record["n_folds"], record["candidates"]
+    specs = _without_features([model_spec(c["kind"]).variant(c["name"], c["params"], scale=c["scale"]) for c in tried])
+    for spec, given in zip(specs, tried):
         self.entries[spec.name] = Entry(spec, failure=given["failure"], planned=dict(zip(given["folds"], given["again"])))
-        specs.append(spec)
     self.compete(specs)
     self.notes = list(record["notes"])
     return self
@@ -532,6 +627,7 @@ class Arena:
         seed: int = 0,  # of every random draw
         n_jobs: int = 0,  # fits side by side, one thread each; 0 takes the cores that are there
         time_limit: float | None = None,  # seconds; None waits for all folds
+        after: float | None = None,  # seconds of them for what comes after the fits, the fit of a readable leader on all rows not counted; None keeps none
         memory_gb: float | None = None,  # of this process; None sets no limit
         checkpoints: Checkpoints | None = None,  # finished fits are kept there and taken back; None keeps nothing
     ):
@@ -546,9 +642,11 @@ class Arena:
         self.greater_is_better = metric(self.metrics[0]).greater_is_better
         self.entries: dict[str, Entry] = {}
         self.notes: list[str] = []
-        self.stopped, self.pool = False, ThreadPoolExecutor(self.workers)
+        self.stopped, self.pool, self.ending = False, ThreadPoolExecutor(self.workers), threading.Event()
+        self.after, self.kept_back = after, after or 0.0
 
     seconds_for, time_left, full, begin, end, best_so_far = _seconds_for, _time_left, _full, _begin, _end, _best_so_far
+    features_ahead, has_to_be, fewer_folds, leader, keep_back = _features_ahead, _has_to_be, _fewer_folds, _leader, _keep_back
     jobs, limit_words, too_slow, compete, stop, close_entries = _jobs, _limit_words, _too_slow, _compete, _stop, _close_entries
     run, drop, fitted, record, replay = _run, _drop, _fitted, _record, _replay
 

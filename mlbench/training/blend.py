@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.errors import UsageError
 from ..core.progress import report
 from ..features.plan import FeaturePlan
+from ..features.sharing import SharedRows
 from ..models.registry import model_spec
 from ..problem.target import Target
 from .arena import Fold, fit_again
@@ -79,16 +80,18 @@ def unpacked_folds(
 def _outputs(self: Any, frame: pd.DataFrame, n_classes: int | None) -> list[np.ndarray]:
     "The output of each member: the mean of its folds."
     totals: list[Any] = [0.0] * len(self.members_)
+    rows = SharedRows(frame)
     for position, made in enumerate(self.features_):
         seen: dict[str, Any] = {}
         for i, member in enumerate(self.members_):
             if position not in member["folds"]:
                 continue
             if member["style"] not in seen:
-                seen[member["style"]] = made[member["style"]].transform(frame)
+                seen[member["style"]] = rows.through(made[member["style"]])
             at = member["folds"].index(position)
             said = output_of(member["estimators"][at], seen[member["style"]], n_classes)
             totals[i] = totals[i] + from_scale(said, member["scale"], member["shift"][at])
+        rows.next_fold()
     return [total / len(member["folds"]) for total, member in zip(totals, self.members_)]
 
 # %% ../../nbs/53_training.blend.ipynb #e7f9dc15

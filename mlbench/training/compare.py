@@ -97,7 +97,7 @@ def _standing(row: dict[str, Any]) -> str:
     p = row["p_holm"]
     if row["rank"] == 1 or np.isnan(p):
         return "" if row["rank"] == 1 else "too few folds to tell"
-    return f"{'within noise of' if row['within_noise'] else 'behind'} the best, p {number(p, 2) if p >= 0.001 else 'below 0.001'}"
+    return f"{'within noise' if row['within_noise'] else 'behind'}, p {number(p, 2) if p >= 0.001 else '< 0.001'}"
 
 
 def _table(

@@ -139,7 +139,7 @@ def _search(team: _Team, order: Sequence[int], steps: int) -> tuple[np.ndarray, 
 # %% ../../nbs/51_training.ensemble.ipynb #75ba3942
 BAG_ROWS, BAG_MEMBERS = 5_000, 6  # up to so many rows, and from so many members on, the search is bagged
 BAGS, BAG_SHARE = 10, 0.7  # searches, and the share of members in each
-BAG_SLACK = 0.25  # a search counts when it ends above this share of the way from the best single model down to the worst
+BAG_SLACK = 0.1  # a search counts when it ends above this share of the way from the best single model down to the worst
 LEAST, MOST_MEMBERS = 0.02, 15  # smallest weight, and largest number of members
 
 
@@ -287,10 +287,10 @@ def _why(way: str, whole: _Fitted, name: str, scores: pd.DataFrame, p_value: flo
     "The choice in a sentence."
     means = scores.mean()
     if way == "single":
-        return (
-            f"`{whole.single}` alone is used: on folds that did not choose it, an ensemble has {name} {number(means['weights'])}, "
-            f"which is not better than {number(means['single'])} of the best single model."
-        )
+        alone = f"`{whole.single}` alone is used"
+        if len(whole.weights) < 2:
+            return f"{alone}: no other model adds to it."
+        return f"{alone}: on folds that had no say, an ensemble has {name} {number(means['weights'])}, clearly worse than {number(means['single'])} of the best single model."
     what = "A stacking model on" if way == "stack" else "An ensemble of"
     sure = "" if p_value <= 0.05 else ", though these folds cannot tell the two apart for sure"
     chance = f" (p = {number(p_value, 2)}{sure})" if np.isfinite(p_value) else ""
@@ -301,13 +301,14 @@ def _why(way: str, whole: _Fitted, name: str, scores: pd.DataFrame, p_value: flo
 
 
 def _pick(scores: pd.DataFrame, sign: int, several: bool, ratio: float) -> str:
-    "The way with the best mean over folds that had no say; a stacking model has to be better by more than its standard error."
-    means = sign * scores.mean()
-    way = "weights" if several and means["weights"] > means["single"] else "single"
-    if "stack" not in scores:
-        return way
-    gaps = sign * (scores["stack"] - scores[way])
-    return "stack" if gaps.mean() > np.nan_to_num(corrected_error(gaps.to_numpy(), ratio)) else way
+    "The plainer way of more hope: it gives way when folds that had no say find another better by more than a standard error."
+
+    def better(one: str, other: str) -> bool:
+        gaps = sign * (scores[one] - scores[other])
+        return bool(gaps.mean() > np.nan_to_num(corrected_error(gaps.to_numpy(), ratio)))
+
+    way = "single" if not several or better("single", "weights") else "weights"
+    return "stack" if "stack" in scores and better("stack", way) else way
 
 # %% ../../nbs/51_training.ensemble.ipynb #11dc152b
 def _cross_fit(
@@ -335,7 +336,7 @@ def guarded_ensemble(
     stack: bool = False,  # whether a stacking model may compete
     seed: int = 0,  # of the draws
 ) -> Ensemble:
-    "An ensemble where it is better than the best single model on folds that had no say in it; that model alone otherwise."
+    "An ensemble, unless folds that had no say in it find the best single model better by more than a standard error."
     names, rows = usable_members(oof)
     mine, y, sign = {n: np.asarray(oof[n], dtype=np.float64)[rows] for n in names}, np.asarray(y)[rows], 1 if metric(name).greater_is_better else -1
     whole, parts = _choose(mine, y, name, stack, seed), _parts(fold_of_row, rows, seed)

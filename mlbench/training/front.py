@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,10 @@ def _warned(asked: _Question, time_limit: float | None) -> list[str]:
     return told
 
 
-def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, memory_gb: float | None) -> Arena:
+def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, after: float | None, memory_gb: float | None) -> Arena:
     "An arena on the problem's own folds."
     folds = make_folds(asked.rows, **asked.problem.fold_settings())
-    limits: dict[str, Any] = {"time_limit": time_limit, "memory_gb": memory_gb, "n_jobs": n_jobs, "seed": seed}
+    limits: dict[str, Any] = {"time_limit": time_limit, "after": after, "memory_gb": memory_gb, "n_jobs": n_jobs, "seed": seed}
     return Arena(asked.plan, asked.rows, asked.y, folds, schema=asked.schema, target=asked.target, metrics=asked.problem.metrics, **limits)
 
 # %% ../../nbs/58_training.front.ipynb #b00119c5
@@ -114,8 +114,19 @@ def _search_on(arena: Arena, found: Comparison, trials: int | None, rule: str) -
     search(arena, trials=trials, seconds=None if arena.time_limit is None else left, seed=arena.seed)
     return compared(arena, rule)
 
+
+def _searched(arena: Arena, found: Comparison, trials: int | None, rule: str, blend: Callable[[Comparison], Comparison]) -> Comparison:
+    "An ensemble of what there is, and another one when a search has found more."
+    start = time.perf_counter()
+    blended = blend(found)
+    if arena.after is not None:
+        arena.after = arena.after / 2 + 2 * (time.perf_counter() - start)
+        arena.keep_back()
+    more = _search_on(arena, found, trials, rule)
+    return blended if more is found else blend(more)
+
 # %% ../../nbs/58_training.front.ipynb #00d8239e
-RESERVE = 0.06  # share of the time that ensemble, calibration and the model are given
+RESERVE = 0.06  # share of the time that is kept for ensemble, calibration and the model, until it is known what the ensemble takes
 
 
 def fit(
@@ -148,12 +159,12 @@ def fit(
     with shown_progress(verbose):
         asked = _question(data, target, known)
         warned = _warned(asked, time_limit)
-        left = None if time_limit is None else max((1 - RESERVE) * time_limit - (time.perf_counter() - began), 0.0)
-        arena = _arena(asked, seed, n_jobs, left, memory_gb)
+        left, after = (None, None) if time_limit is None else (max(time_limit - (time.perf_counter() - began), 0.0), RESERVE * time_limit)
+        arena = _arena(asked, seed, n_jobs, left, after, memory_gb)
         specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable)
+        blend = lambda found: with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
-        found = found if replay else _search_on(arena, found, search_trials, choose)
-        found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
+        found = blend(found) if replay else _searched(arena, found, search_trials, choose, blend)
         model = fit_chosen(found, schema=asked.schema, problem=asked.problem)
         model.facts["notes"] = [*warned, *model.facts["notes"]]
         return model

@@ -19,6 +19,7 @@ import numpy as np
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import sha256_file, sha256_text, stable_json
 from ..core.resuming import Checkpoints
+from .packed import packed, unpacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,7 @@ TRUSTED = frozenset(
         "mlbench.models.xgboosting.XGBoostTreesRegressor",
         "mlbench.training.blend.BlendClassifier",
         "mlbench.training.blend.BlendRegressor",
+        "mlbench.training.packed.PackedForest",
         "numpy.dtype",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.tree._tree.Tree",
@@ -133,7 +135,7 @@ def estimator_bytes(
     "Store an estimator; raises `ArtifactError` when it holds a type that could not be opened again."
     import skops.io
 
-    data = skops.io.dumps(estimator)
+    data = skops.io.dumps(packed(estimator))
     unknown = untrusted_types(data)
     if unknown:
         raise ArtifactError(
@@ -148,17 +150,17 @@ def read_estimator(
 ) -> Any:  # the estimator
     "Open a stored estimator; raises `ArtifactError` when the file is damaged or holds a type that is not trusted."
     import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
-        found = set(skops.io.get_untrusted_types(data=data))
-        if found <= TRUSTED:
-            return skops.io.loads(data, trusted=sorted(found))
-        unknown = sorted(found - TRUSTED)
+        return unpacked(skops.io.loads(data, trusted=sorted(TRUSTED)))
     except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ArtifactError(f"The stored model cannot be read ({error}). It was cut short or changed: run the training stage again.") from error
-    raise ArtifactError(
-        f"The stored model was not opened: it holds types that are not trusted ({', '.join(unknown)}). It was not written by mlbench, or by another version."
-    )
+    except UntrustedTypesFoundException as error:
+        unknown = ", ".join(untrusted_types(data))
+        raise ArtifactError(
+            f"The stored model was not opened: it holds types that are not trusted ({unknown}). It was not written by mlbench, or by another version."
+        ) from error
 
 # %% ../../nbs/53_training.store.ipynb #2a8aaa54
 def rows_hash(
