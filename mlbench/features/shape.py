@@ -120,7 +120,7 @@ def association(
         best = np.maximum(best, product**2 / np.where(spread > 0, spread, np.inf))
     return best * n / max(len(values), 1)
 
-
+# %% ../../nbs/33_features.shape.ipynb #9eee6e54
 STEPS = (5, 10, 20, 40, 80, 160, 320, 640)  # numbers of columns that are tried
 CLEARLY = 0.02  # share of the error that fewer columns must save
 JUDGED = 5_000  # rows that are asked at most
@@ -159,7 +159,7 @@ def few_columns(
     best = int(errors.argmin())
     return counts[best] if errors[best] < (1 - CLEARLY) * errors[-1] else most
 
-
+# %% ../../nbs/33_features.shape.ipynb #0ef5d7dc
 class SelectColumns(TransformerMixin, BaseEstimator):
     "The columns that go most with the target."
 
