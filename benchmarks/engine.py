@@ -8,10 +8,12 @@ fit: wall time of `mb.fit` with a limit, over the time that its models' own fits
 Bar: 10% on top. What is inside of it is told: features, predictions of held-out rows, the rest (kinds of columns, folds, ensemble); the CPU
 time of each too, which says the same on a machine that has other work.
 
-predict: rows per second of `model.predict_proba`, and of its members' own predictions on features that are made already.
+predict: rows per second of `model.predict_proba`, and of its members' own predictions on features that are made already; the same for one row
+and for a hundred; and the seconds to write the model and to open it.
 
 growth: time and peak memory of a fit from ten thousand to a million rows of a generated table of numbers, categories, dates and text, each
-in a process of its own: with the limit (bar: at most 10% over it), and of one LightGBM on all folds without a limit.
+in a process of its own: with the limit (bar: at most 10% over it), and of one LightGBM on all folds without a limit. A fit is told to stay
+within three quarters of the memory that is free, and a size that would need more than that, judged by the one before it, is left out.
 
 Exit code 1 when a bar is missed.
 """
@@ -144,6 +146,20 @@ def quickest(work: Callable[[], Any], times: int = 3) -> float:
     return min(found)
 
 
+def all_features(model: Any, frame: pd.DataFrame) -> None:
+    "Make the features of all folds, as the model does."
+    from mlbench.features.sharing import SharedRows
+
+    if not hasattr(model.pipeline, "members_"):
+        model.pipeline.named_steps["features"].transform(frame)
+        return
+    rows = SharedRows(frame)
+    for fold, made in enumerate(model.pipeline.features_):
+        for style in sorted({m["style"] for m in model.pipeline.members_ if fold in m["folds"]}):
+            rows.through(made[style])
+        rows.next_fold()
+
+
 def predicting(model: Any, rows: int) -> None:
     "Rows per second of the model and of its parts."
     from mlbench.training.fitting import limited_threads, output_of
@@ -152,7 +168,7 @@ def predicting(model: Any, rows: int) -> None:
     pairs, transformers = fitted_parts(model)
     conformed = model.conform(frame)
     with limited_threads(0, conformed.size):
-        features = sum(quickest(lambda t=t: t.transform(conformed)) for t in transformers)
+        features = quickest(lambda: all_features(model, conformed))
         members = 0.0
         for estimator, change in pairs:
             seen = change(conformed)
@@ -166,19 +182,41 @@ def predicting(model: Any, rows: int) -> None:
     told("all of the prediction", whole, "s", note=f"{whole - features - members:+.3f} s beside both")
 
 
+def storing(model: Any) -> None:
+    "Seconds to write a model and to open it, and the size of its file."
+    from mlbench.training.store import estimator_bytes, read_estimator
+
+    data = estimator_bytes(model.pipeline)
+    told("size of the file", len(data) / 1e6, "MB")
+    told("writing it", quickest(lambda: estimator_bytes(model.pipeline), 2), "s")
+    told("opening it", quickest(lambda: read_estimator(data), 2), "s")
+
+
 # --- growth ---------------------------------------------------------------------------------------------------------------------------
+
+
+ROOM = 0.75  # share of the free memory that a fit may take
+
+
+def free_memory() -> float:
+    "MB that no process uses."
+    import psutil
+
+    return float(psutil.virtual_memory().available) / 2**20
 
 
 def one_size(rows: int, seconds: float, alone: bool) -> dict[str, float]:
     "In this process: one fit, its time, and the most memory."
     import mlbench as mb
 
+    room = ROOM * free_memory() * 2**20 / 1e9
     start = time.perf_counter()
     frame = mixed_table(rows)
     mb.fit(frame.head(300), target="left", time_limit=2)
     made, before = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
-    model = mb.fit(frame, target="left", models=["lightgbm"]) if alone else mb.fit(frame, target="left", time_limit=seconds)
+    given = {"models": ["lightgbm"]} if alone else {"time_limit": seconds}
+    model = mb.fit(frame, target="left", memory_gb=room, **given)
     took = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     table = float(frame.memory_usage(deep=True).sum()) / 2**20
@@ -186,12 +224,21 @@ def one_size(rows: int, seconds: float, alone: bool) -> dict[str, float]:
     return {"rows": rows, "seconds": took, "making": made, "before": before, "peak": peak, "table": table, name: float(model.metrics.get(name, np.nan))}
 
 
+def _wanted(before: dict[str, float], rows: int) -> float:
+    "MB that a fit will take, if it grows as the rows do."
+    return before["before"] + (before["peak"] - before["before"]) * rows / before["rows"]
+
+
 def growth(sizes: list[int], seconds: float) -> None:
     "Fits of growing size, each in a process of its own."
     for alone, title in ((False, f"all candidates within {seconds:g} s"), (True, "one LightGBM on all folds, no limit")):
         print(f"## growth: {title}")
-        found = []
-        for rows in sizes:
+        found: list[dict[str, float]] = []
+        for rows in sorted(sizes):
+            wanted = _wanted(found[-1], rows) if found else 0.0
+            if wanted > ROOM * free_memory():
+                print(f"{rows:,} rows are left out: they would want about {wanted:,.0f} MB, and {free_memory():,.0f} MB are free")
+                continue
             command = [sys.executable, __file__, "--one", json.dumps([rows, seconds, alone])]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
@@ -225,7 +272,9 @@ def main() -> int:
     if "fit" in parts or "predict" in parts:
         model = fitting(given.rows, given.seconds)
         if "predict" in parts:
-            predicting(model, given.rows)
+            for rows in sorted({1, 100, given.rows}):
+                predicting(model, rows)
+            storing(model)
     if "growth" in parts:
         growth([int(n) for n in given.growth.split(",")], given.seconds)
     print(f"missed: {', '.join(MISSED)}" if MISSED else "every bar is met")

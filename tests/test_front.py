@@ -20,7 +20,6 @@ from mlbench.models.registry import candidates, model_spec
 from mlbench.models.rounds import FEWEST, ended_by
 from mlbench.problem.problem import Problem
 from mlbench.problem.target import make_target
-from mlbench.training import front
 from mlbench.training.arena import READING, SHARE, Arena, Entry, FoldFit, _kept_fit, _without_features, folds_in_time
 
 
@@ -293,25 +292,10 @@ def test_time_for_a_readable_leader_is_kept_back(table):
     arena.entries["lightgbm"].scores[0]["log_loss"] = 0.4
     arena.keep_back()
     assert arena.leader() == "lightgbm" and arena.kept_back == 60
+    arena.entries["linear"].scoring = 50.0
+    arena.keep_back()
+    assert arena.kept_back == 100  # what the scores took, twice, for an ensemble that makes many of them
     nobody = arena_on(table, time_limit=1_000.0)
     nobody.entries = arena.entries
     nobody.keep_back()
     assert nobody.kept_back == 0
-
-
-def test_what_the_ensemble_took_is_kept_for_the_one_after_the_search(monkeypatch):
-    clock, made = [0.0], []
-    monkeypatch.setattr(front, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-
-    def blend(found: str) -> str:
-        clock[0] += 3.0
-        made.append(found)
-        return f"{found} blended"
-
-    arena = SimpleNamespace(after=4.0, keep_back=lambda: None)
-    monkeypatch.setattr(front, "_search_on", lambda arena, found, trials, rule: found)
-    assert front._searched(arena, "found", None, "best", blend) == "found blended" and made == ["found"] and arena.after == 2.0 + 6.0
-    monkeypatch.setattr(front, "_search_on", lambda arena, found, trials, rule: "more")
-    assert front._searched(arena, "found", None, "best", blend) == "more blended" and made == ["found", "found", "more"]
-    free = SimpleNamespace(after=None)
-    assert front._searched(free, "found", None, "best", blend) == "more blended" and free.after is None

@@ -281,9 +281,9 @@ def test_p_values_of_the_leaderboard_are_corrected_for_the_number_of_models(foun
 
 def test_the_table_for_people_is_narrow_and_says_how_each_stands_to_the_best(found):
     table = found.table()
-    assert list(table) == ["model", "chosen", *found.metrics[:4], "fit seconds", "note"]
+    assert list(table) == ["model", "chosen", *found.metrics[:3], "fit seconds", "note"]
     assert table["note"].iloc[0] == "" and table["note"].iloc[1:].str.fullmatch(r"(within noise|behind), p .+").all()
-    assert sum(max(len(str(v)) for v in [column, *table[column]]) for column in table) <= 130
+    assert sum(max(len(str(v)) for v in [column, *table[column]]) for column in table) <= 120
     assert found.leaderboard.shape[1] > table.shape[1] and f"{found.metrics[-1]}_low" in found.leaderboard
 
 

@@ -34,8 +34,8 @@ from .scales import from_scale, on_scale, rows_for, to_scale
 from .store import estimator_bytes, origin_of, read_estimator, rows_hash
 
 # %% auto #0
-__all__ = ['SHARE', 'LEAST', 'NEEDED', 'LIGHT', 'ENOUGH', 'READING', 'TORCH', 'SECONDS_PER_CELL', 'Fold', 'FoldFit', 'build_for',
-           'fit_again', 'fit_fold', 'Entry', 'folds_in_time', 'Arena']
+__all__ = ['SHARE', 'LEAST', 'NEEDED', 'LIGHT', 'ENOUGH', 'ENDING', 'READING', 'TORCH', 'SECONDS_PER_CELL', 'Fold', 'FoldFit',
+           'build_for', 'fit_again', 'fit_fold', 'Entry', 'folds_in_time', 'Arena']
 
 # %% ../../nbs/52_training.arena.ipynb #55249669
 class Fold:
@@ -220,6 +220,7 @@ class Entry:
     fits: dict[int, FoldFit] = field(default_factory=dict)  # by position of the fold
     scores: dict[int, dict[str, float]] = field(default_factory=dict)  # the same, each metric
     failure: str = ""
+    scoring: float = 0.0  # seconds that its scores took
     planned: dict[int, dict[str, Any]] | None = None  # settings by position of the fold, when an earlier record is replayed
 
     def mean(self, name: str) -> float:
@@ -247,6 +248,7 @@ SHARE = 0.3  # of the time left that one candidate may take
 LEAST, NEEDED = 0.05, 0.3  # seconds that a fit is given at least, and one that has to be there
 LIGHT = ("baseline", "linear")  # families that need hardly any memory beyond the rows
 ENOUGH = 0.6  # share of the time of others of its kind that makes a fit worth beginning
+ENDING = 2.0  # times the seconds of all scores that ensemble and calibration take, roughly
 
 
 def _features_ahead(self: Arena, style: str) -> float:
@@ -361,7 +363,9 @@ def _end(self: Arena, entry: Entry, fold: Fold, fit: Future[FoldFit | None] | Fo
         done = fit if isinstance(fit, FoldFit) else fit.result()
         if done is None:
             return
+        start = time.perf_counter()
         scores = {name: evaluate_metric(name, fold.y_test, done.output) for name in self.metrics}
+        entry.scoring += time.perf_counter() - start
     except TooLong as error:
         entry.failure = entry.failure or f"not compared: {error}"
         return
@@ -400,7 +404,7 @@ def _keep_back(self: Arena) -> None:
     entry, whole = self.entries[leader], len(self.rows) / len(self.folds[0].train)
     features = [f.seconds[entry.spec.style] for f in self.folds if entry.spec.style in f.seconds]
     last = whole * (entry.per_fold + float(np.mean(features or [0.0]))) if entry.spec.readable else 0.0
-    self.kept_back = self.after + last
+    self.kept_back = max(self.after, ENDING * sum(e.scoring for e in self.entries.values() if not e.failure)) + last
 
 
 def _limit_words(self: Arena) -> str:

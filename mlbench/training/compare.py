@@ -102,7 +102,7 @@ def _standing(row: dict[str, Any]) -> str:
 
 def _table(
     self: Comparison,
-    most: int = 4,  # metrics that are shown, the one that chooses first
+    most: int = 3,  # metrics that are shown, the one that chooses first
 ) -> pd.DataFrame:
     "The leaderboard for people: the score that chooses with its interval, other scores, seconds, and the distance to the best."
     seconds = self.timings.groupby("model")[["fit_seconds", "predict_seconds"]].mean()

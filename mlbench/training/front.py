@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,19 +114,8 @@ def _search_on(arena: Arena, found: Comparison, trials: int | None, rule: str) -
     search(arena, trials=trials, seconds=None if arena.time_limit is None else left, seed=arena.seed)
     return compared(arena, rule)
 
-
-def _searched(arena: Arena, found: Comparison, trials: int | None, rule: str, blend: Callable[[Comparison], Comparison]) -> Comparison:
-    "An ensemble of what there is, and another one when a search has found more."
-    start = time.perf_counter()
-    blended = blend(found)
-    if arena.after is not None:
-        arena.after = arena.after / 2 + 2 * (time.perf_counter() - start)
-        arena.keep_back()
-    more = _search_on(arena, found, trials, rule)
-    return blended if more is found else blend(more)
-
 # %% ../../nbs/58_training.front.ipynb #00d8239e
-RESERVE = 0.06  # share of the time that is kept for ensemble, calibration and the model, until it is known what the ensemble takes
+RESERVE = 0.06  # share of the time that is kept at least for ensemble, calibration and the model
 
 
 def fit(
@@ -162,9 +151,9 @@ def fit(
         left, after = (None, None) if time_limit is None else (max(time_limit - (time.perf_counter() - began), 0.0), RESERVE * time_limit)
         arena = _arena(asked, seed, n_jobs, left, after, memory_gb)
         specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable)
-        blend = lambda found: with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
-        found = blend(found) if replay else _searched(arena, found, search_trials, choose, blend)
+        found = found if replay else _search_on(arena, found, search_trials, choose)
+        found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
         model = fit_chosen(found, schema=asked.schema, problem=asked.problem)
         model.facts["notes"] = [*warned, *model.facts["notes"]]
         return model

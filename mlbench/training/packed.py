@@ -13,7 +13,7 @@ import numpy as np
 # %% auto #0
 __all__ = ['FORESTS', 'PackedForest', 'pack_forest', 'unpack_forest', 'packed', 'unpacked']
 
-# %% ../../nbs/53_training.packed.ipynb #3fadf5a9
+# %% ../../nbs/53_training.packed.ipynb #943aeeb9
 FORESTS = ("ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor")
 
 
@@ -25,7 +25,7 @@ class PackedForest:
     depths: np.ndarray  # of each tree
     sizes: np.ndarray  # nodes of each tree
     fields: dict[str, np.ndarray]  # of the nodes
-    values: np.ndarray  # (nodes, outputs, classes)
+    values: np.ndarray  # of the nodes (nodes, outputs, classes): shares, or whole numbers of rows where the rest follows from these
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -34,7 +34,29 @@ def _alike(one: Any, other: Any) -> bool:
     same = vars(one).keys() == vars(other).keys() and all(np.array_equal(vars(one)[n], vars(other)[n]) for n in names)
     return same and isinstance(other.random_state, int | np.integer)
 
-# %% ../../nbs/53_training.packed.ipynb #738163a0
+# %% ../../nbs/53_training.packed.ipynb #d9bad4f0
+def _from_counts(
+    counts: np.ndarray,  # rows of each class (nodes, 1, classes)
+) -> dict[str, np.ndarray]:  # "values", and two fields of the nodes
+    "What follows from the counts of a node."
+    rows = counts.astype(np.float64)
+    whole = rows[:, 0].sum(axis=1)
+    impurity = 1.0 - (rows[:, 0] ** 2).sum(axis=1) / (whole * whole)
+    return {"values": rows / whole[:, None, None], "weighted_n_node_samples": whole, "impurity": impurity}
+
+
+def _as_counts(nodes: np.ndarray, values: np.ndarray) -> np.ndarray | None:
+    "The rows of each class at each node; None where they do not say all."
+    if values.shape[1] != 1:
+        return None
+    counts = np.rint(values * nodes["weighted_n_node_samples"][:, None, None]).astype(np.int32)
+    if not counts.any(axis=(1, 2)).all():
+        return None
+    made = _from_counts(counts)
+    same = np.array_equal(made.pop("values"), values) and all(np.array_equal(column, nodes[name]) for name, column in made.items())
+    return counts if same else None
+
+# %% ../../nbs/53_training.packed.ipynb #aa21b40d
 def pack_forest(
     forest: Any,  # fitted
 ) -> Any:  # a `PackedForest`, or the forest itself where its trees are not alike
@@ -52,6 +74,10 @@ def pack_forest(
     whole = {n: np.int32 for n in nodes.dtype.names if nodes.dtype[n] == np.int64}
     out.fields = {n: np.ascontiguousarray(nodes[n], dtype=whole.get(n)) for n in nodes.dtype.names}
     out.values = np.concatenate([s["values"] for s in states])
+    counts = _as_counts(nodes, out.values)
+    if counts is not None:
+        out.values, derived = counts, _from_counts(counts[:1])
+        out.fields = {n: column for n, column in out.fields.items() if n not in derived}
     return out
 
 
@@ -62,13 +88,15 @@ def unpack_forest(
     forest, first = packed.forest, packed.forest.estimators_[0]
     kind, given = type(first.tree_), first.tree_.__reduce__()[1]
     nodes = np.zeros(len(packed.values), dtype=first.tree_.__getstate__()["nodes"].dtype)
-    for name, column in packed.fields.items():
+    columns = {**packed.fields, "values": packed.values} | (_from_counts(packed.values) if packed.values.dtype == np.int32 else {})
+    values = columns.pop("values")
+    for name, column in columns.items():
         nodes[name] = column
     trees, ends = [], np.cumsum(packed.sizes)
     for seed, depth, size, end in zip(packed.seeds.tolist(), packed.depths.tolist(), packed.sizes.tolist(), ends.tolist()):
         tree, at = copy.copy(first), slice(end - size, end)
         tree.random_state, tree.tree_ = seed, kind(*given)
-        tree.tree_.__setstate__({"max_depth": depth, "node_count": size, "nodes": nodes[at], "values": packed.values[at]})
+        tree.tree_.__setstate__({"max_depth": depth, "node_count": size, "nodes": nodes[at], "values": values[at]})
         trees.append(tree)
     forest.estimators_ = trees
     return forest

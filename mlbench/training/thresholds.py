@@ -101,7 +101,8 @@ def best_threshold(
     judges = f"on folds that had no say in it, {what} is"
     if clear:
         return line, f"From {number(line)} on a row is called positive: {judges} {told[1]} with lines so found, and {told[0]} at {number(usual)}."
-    return usual, f"The line stays at {number(usual)}: {judges} {told[0]} there, and {told[1]} with lines found for it."
+    doubt = ", a gain that chance explains" if now > was else ""
+    return usual, f"The line stays at {number(usual)}: {judges} {told[0]} there, and {told[1]} with lines found for it{doubt}."
 
 # %% ../../nbs/51_training.thresholds.ipynb #cc7fc7f1
 def decision_table(
