@@ -276,7 +276,16 @@ def test_p_values_of_the_leaderboard_are_corrected_for_the_number_of_models(foun
     of = {name: part[found.metric].to_numpy() for name, part in found.folds.groupby("model")}
     alone = [corrected_difference(of[m], of[board["model"].iloc[0]], found.ratio).p_value for m in board["model"].iloc[1:]]
     np.testing.assert_allclose(board["p_holm"].iloc[1:].to_numpy(dtype=float), holm(alone), rtol=1e-9)
-    assert (board["within_noise"] == ~(board["p_holm"] <= 0.05)).all() and "p_value" not in board
+    assert (board["within_noise"] == ~(board["p_holm"] <= 0.05)).all()
+    np.testing.assert_allclose(board["p_value"].iloc[1:].to_numpy(dtype=float), alone, rtol=1e-9)
+
+
+def test_a_model_that_only_the_correction_lets_pass_is_not_taken_for_the_best(found):
+    board = found.leaderboard.head(3).assign(model=["lightgbm", "linear", "dummy"], complexity=[4, 2, 0], error="")
+    board = board.assign(within_noise=True, p_value=[1.0, 0.3, 0.03], p_holm=[1.0, 0.6, 0.09])
+    assert choose(board, found.metric, "simplest")[0] == "linear" and "for these two alone" in choose(board, found.metric, "simplest")[2]
+    alone = board.assign(p_value=[1.0, 0.01, 0.03])
+    assert choose(alone, found.metric, "simplest")[:2] == ("lightgbm", "lightgbm") and "all others are behind" in choose(alone, found.metric)[2]
 
 
 def test_the_table_for_people_is_narrow_and_says_how_each_stands_to_the_best(found):

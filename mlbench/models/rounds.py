@@ -278,7 +278,7 @@ def _trial(estimator: Any, X: Any, y: np.ndarray, X_val: Any, size: int) -> tupl
     iterations = getattr(copy, "n_iter_", None)  # scikit-learn has None for a solver without any
     return 1 if iterations is None else int(np.max(iterations)), time.perf_counter() - start
 
-# %% ../../nbs/41_models.rounds.ipynb #e5559a1e
+# %% ../../nbs/41_models.rounds.ipynb #a8e6670a
 FIRST_ROWS, WARM_ROWS = 500, 60  # rows of the first trial, and of the one before it, which loads libraries
 TRIALS = 0.1  # share of the allowed seconds that trials may take, roughly
 USUAL, STEEP = 2.0, 3.0  # powers of the rows that a cost grows with: where nothing is known, and at most
@@ -302,7 +302,7 @@ def iterations_allowed(
     most = estimator.get_params(deep=False).get("max_iter") if _kind(estimator) == "plain" else None
     return most if isinstance(most, int) else None
 
-
+# %% ../../nbs/41_models.rounds.ipynb #4b8edb11
 def estimate(
     estimator: Any,  # not fitted, and left so
     X: Any,  # features

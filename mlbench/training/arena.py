@@ -243,14 +243,14 @@ class Entry:
         "Seconds of a fold, with its predictions; 0 when none is done."
         return sum(f.fit_seconds + f.predict_seconds for f in self.fits.values()) / max(len(self.fits), 1)
 
-# %% ../../nbs/52_training.arena.ipynb #26eccb36
+# %% ../../nbs/52_training.arena.ipynb #67923e29
 SHARE = 0.3  # of the time left that one candidate may take
 LEAST, NEEDED = 0.05, 0.3  # seconds that a fit is given at least, and one that has to be there
 LIGHT = ("baseline", "linear")  # families that need hardly any memory beyond the rows
 ENOUGH = 0.6  # share of the time of others of its kind that makes a fit worth beginning
 ENDING = 2.0  # times the seconds of all scores that ensemble and calibration take, roughly
 
-
+# %% ../../nbs/52_training.arena.ipynb #e51bf42f
 def _features_ahead(self: Arena, style: str) -> float:
     "Seconds that the features of a style will still take on all folds, one after the other."
     known = [f.seconds[style] for f in self.folds if style in f.seconds] or [t for f in self.folds for t in list(f.seconds.values())]
@@ -316,7 +316,7 @@ def _fewer_folds(self: Arena, styles: set[str]) -> int:
     begun = max((max(e.fits, default=-1) + 1 for e in self.entries.values() if e.spec.family != "baseline"), default=0)
     return min(self.n_folds, max(2, begun, int(READING * self.time_limit * self.workers / max(per_fold, 1e-9))))
 
-# %% ../../nbs/52_training.arena.ipynb #fdb8dcfe
+# %% ../../nbs/52_training.arena.ipynb #0c344aec
 def _ready_torch() -> None:
     "Load what networks need, so that no fit's time is used up by it."
     import torch._dynamo  # noqa: F401  (its optimisers load it when the first one is made)
@@ -341,7 +341,7 @@ def _work(self: Arena, entry: Entry, fold: Fold, key: str | None, waiting: int, 
     with ended_by(self.ending):
         return _kept_fit(self.keeper, key, spec, fold, self.target, self.seed, allowed, None, not (needed or entry.fits))
 
-
+# %% ../../nbs/52_training.arena.ipynb #00bed4b8
 def _begin(self: Arena, entry: Entry, fold: Fold, waiting: int = 1, seconds: float | None = None) -> Future[FoldFit | None] | FoldFit:
     "Start a fit, or take it back."
     try:
@@ -356,7 +356,7 @@ def _begin(self: Arena, entry: Entry, fold: Fold, waiting: int = 1, seconds: flo
         return kept
     return self.pool.submit(_work, self, entry, fold, key, waiting, seconds)
 
-
+# %% ../../nbs/52_training.arena.ipynb #7df7a024
 def _end(self: Arena, entry: Entry, fold: Fold, fit: Future[FoldFit | None] | FoldFit) -> None:
     "Wait for a fit, score it and put it down; a failure ends the candidate, not the arena."
     try:
@@ -379,7 +379,7 @@ def _end(self: Arena, entry: Entry, fold: Fold, fit: Future[FoldFit | None] | Fo
         losses = {k: v for k, v in epoch.items() if k != "epoch"}
         log_metrics(losses, step=int(epoch["epoch"]), model=entry.spec.name, fold=fold.number)
 
-# %% ../../nbs/52_training.arena.ipynb #a304b4b4
+# %% ../../nbs/52_training.arena.ipynb #279d3a11
 def _leader(self: Arena) -> str | None:
     "The candidate with the best mean so far; None when none has a score."
     means = {n: e.mean(self.metrics[0]) for n, e in self.entries.items() if not e.failure}
@@ -395,7 +395,7 @@ def _best_so_far(self: Arena) -> dict[str, Any]:
     score = {"best so far": best, self.metrics[0]: self.entries[best].mean(self.metrics[0])}
     return score | ({} if left == float("inf") else {"seconds left": max(0, round(left))})
 
-
+# %% ../../nbs/52_training.arena.ipynb #84f2f87e
 def _keep_back(self: Arena) -> None:
     "Keep time for what comes after the fits."
     leader = self.leader()
@@ -431,7 +431,7 @@ def _too_slow(self: Arena, entry: Entry, waiting: int) -> bool:
     loading = TORCH if entry.spec.family == "neural" and "torch._dynamo" not in sys.modules else 0.0
     return ahead > left / 2 or loading > SHARE / 2 * left or (self.seconds_for(entry.spec.style, waiting) or 0.0) < ENOUGH * usual
 
-# %% ../../nbs/52_training.arena.ipynb #f4269e03
+# %% ../../nbs/52_training.arena.ipynb #2a928e2b
 def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold, int]]:
     "Fits still to be done, as long as there is time; asked again after each one."
     for turn, spec in enumerate(specs):
@@ -452,7 +452,7 @@ def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold
             if fold.position not in entry.fits:
                 yield entry, fold, len(specs) - turn
 
-
+# %% ../../nbs/52_training.arena.ipynb #213b6cfc
 def _compete(
     self: Arena,
     specs: Sequence[ModelSpec],  # in the order of their turns
@@ -482,7 +482,7 @@ def _compete(
     report("cross-validation", total, total, **self.best_so_far())
     return self
 
-
+# %% ../../nbs/52_training.arena.ipynb #f6065cfa
 def _stop(
     self: Arena,
     running: Sequence[tuple[Entry, Fold, Any]] = (),  # fits that have begun, to be waited for

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.errors import StageError, UsageError
 from ..core.resuming import Checkpoints
-from ..core.show import Sentence, number, plural
+from ..core.show import Sentence, number
 from ..data.schema import Schema
 from ..features.plan import FeaturePlan
 from ..models.registry import ModelSpec
@@ -37,7 +37,8 @@ def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], failures: dic
         row = {"rank": rank, "model": spec.name, "family": spec.family, "complexity": spec.complexity}
         for name in names:
             row[name], row[f"{name}_low"], row[f"{name}_high"] = corrected_interval(own[spec.name][name], ratio, best=metric(name).best)
-        rows.append(row | {"behind_best": beside["behind"], "p_holm": beside["corrected"], "within_noise": not beside["worse"], "error": ""})
+        rows.append(row | {"behind_best": beside["behind"], "p_value": beside["p_value"], "p_holm": beside["corrected"]})
+        rows[-1] |= {"within_noise": not beside["worse"], "error": ""}
     for spec in specs:
         if spec.name in failures:
             rows.append({"model": spec.name, "family": spec.family, "complexity": spec.complexity, "within_noise": False, "error": failures[spec.name]})
@@ -50,18 +51,23 @@ def _said(rows: pd.DataFrame, name: str, model: str) -> str:
     return f"`{model}` ({name} {mid}, 95 % interval {low} to {high})"
 
 
+def _as_good(board: pd.DataFrame) -> pd.Series:
+    "Which models are not behind the best in a test of the two alone."
+    return ~(board["p_value"] <= 0.05)
+
+
 def _why(board: pd.DataFrame, name: str, best: str, simplest: str, chosen: str) -> str:
     "The reason for the choice, from the numbers."
     rows = board.set_index("model")
     score = lambda model: number(float(rows.loc[model, name]))
     if best == simplest:
-        tied = ", ".join(f"`{m}`" for m in rows.index[rows["within_noise"]] if m != best)
-        also = f"These folds cannot tell it from {tied}, none of which is simpler." if tied else "No other is within noise of it."
+        tied = ", ".join(f"`{m}`" for m in rows.index[_as_good(rows)] if m != best)
+        also = f"These folds cannot tell it from {tied}, none of which is simpler." if tied else "Compared with it one by one, all others are behind."
         return f"{_said(rows, name, best)} is the best by cross-validation. {also}"
     if chosen == best:
         also = f'The simpler `{simplest}` ({score(simplest)}) is within noise of it: `choose = "simplest"` would take that one.'
         return f"{_said(rows, name, best)} is the best by cross-validation. {also}"
-    sure = f"p = {number(float(rows.loc[simplest, 'p_holm']), 2)}, corrected for {plural(len(rows) - 1, 'comparison')}"
+    sure = f"p = {number(float(rows.loc[simplest, 'p_value']), 2)} for these two alone"
     return f"{_said(rows, name, simplest)} is the simplest within noise of the best, `{best}` ({score(best)}; {sure})."
 
 
@@ -75,7 +81,7 @@ def choose(
         raise UsageError(f"choose={rule!r} must be 'best' or 'simplest'.")
     whole = board[board["error"] == ""]
     best = str(whole["model"].iloc[0])
-    tied = whole[whole["within_noise"] | (whole["model"] == best)]
+    tied = whole[_as_good(whole) | (whole["model"] == best)]
     simplest = str(tied.sort_values(["complexity", "rank"])["model"].iloc[0])
     chosen = best if rule == "best" else simplest
     return chosen, simplest, _why(whole, name, best, simplest, chosen)

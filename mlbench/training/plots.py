@@ -253,6 +253,6 @@ def tell(
         stage.finding("warning while fitting", f"{found.chosen}: {said}", "note")
     for note in found.notes:
         stage.finding("comparison cut short", note, "warning", proposal="raise constraints.time_budget_s, or name fewer models")
-    if "dummy" in rows.index and not rows.loc["dummy", "error"] and bool(rows.loc["dummy", "within_noise"]):
+    if "dummy" in rows.index and not rows.loc["dummy", "error"] and not rows.loc["dummy", "p_value"] <= 0.05:
         what = f"{found.chosen} cannot be told from a model that looks at no column"
         stage.finding("no gain", what, "stop", proposal="look for columns that say something about the target")
