@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from test_engine_bad_input import hostile
 
+import mlbench as mb
 from mlbench.data.schema import infer_schema
+from mlbench.deployment.parity import proven_onnx
 from mlbench.features import changes_figure, changes_of, changes_sentence, changes_table, fit_features, make_plan, most_changed, plan_markdown
 from mlbench.problem.problem import Problem
 from mlbench.problem.proposal import propose
@@ -70,3 +72,22 @@ def test_the_document_holds_the_changes():
     plan, schema = parts(frame, "y")
     text = plan_markdown(plan, changes=changes_table(changes_of(fit_features(plan, frame, schema, "linear"))))
     assert "## What was done, and why" in text and "| town | linear | a column per category |" in text
+
+
+def test_fewer_numbers_where_parts_of_the_rows_speak_for_fewer():
+    "Linear models get two of eighty numbers and a few more; where all speak they get all; trees are never asked."
+    frame = numbers(80)
+    few = told(frame, "y")["all 80 numbers", "numbers selected"]
+    assert int(few.after.split()[0]) <= 20 and "select_numbers" in few.why
+    assert not [k for k in told(frame, "y", select_numbers=False) if k[1] == "numbers selected"]
+    assert not [k for k in told(frame, "y", "trees") if k[1] == "numbers selected"]
+    every = frame.assign(y=frame.drop(columns="y").sum(axis=1))
+    assert not [k for k in told(every, "y") if k[1] == "numbers selected"]
+
+
+def test_selected_numbers_predict_better_and_are_exported():
+    frame, new = numbers(300, 120), numbers(300, 400, seed=1)
+    model = mb.fit(frame, "y", models=["linear"], ensemble=False, search_trials=0, verbose=False)
+    error = float(((model.predict(new) - new["y"]) ** 2).mean())
+    assert error < 0.5 * float(new["y"].var())
+    assert proven_onnx(model, frame, 1e-6, rows=60)[1].passed

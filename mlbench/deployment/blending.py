@@ -84,12 +84,29 @@ def fold_answers(
     return [_wide(graph, answers[n], estimator, classes) for n, estimator in enumerate(estimators)]
 
 # %% ../../nbs/70_deployment.blending.ipynb #664d91b9
+def _undrawn(graph: Graph, answer: Block, centre: float, spread: float, power: float, low: float, high: float) -> Block:
+    "The inverse of a power transformation, as `training.scales` has it."
+    one, zero, other = graph.constant(1.0), graph.constant(0.0), 2.0 - power
+    inside = graph.node("Clip", answer.tensor, graph.constant(low), graph.constant(high))
+    right = graph.node("Add", graph.node("Mul", graph.node("Max", inside, zero), graph.constant(power)), one)
+    left = graph.node("Add", graph.node("Mul", graph.node("Max", graph.node("Neg", inside), zero), graph.constant(other)), one)
+    grown = graph.node("Sub", graph.node("Pow", right, graph.constant(1.0 / power)), graph.node("Pow", left, graph.constant(1.0 / other)))
+    return Block(graph.node("Add", graph.node("Mul", grown, graph.constant(spread)), graph.constant(centre)), "number", answer.width)
+
+
 def _unscaled(graph: Graph, answer: Block, member: Mapping[str, Any], place: int) -> Block:
     "A fold's answer on the scale of the target."
     if member["scale"] == "identity":
         return answer
+    shift = member["shift"][place]
+    if member["scale"] == "power":
+        return _undrawn(graph, answer, *shift)
+    if member["scale"] == "balanced":
+        likely = graph.node("Mul", answer.tensor, graph.constant(np.array([*shift, *[1.0] * (answer.width - len(shift))])))
+        total = graph.node("ReduceSum", likely, graph.constant([1]), keepdims=1)
+        return Block(graph.node("Div", likely, total), "number", answer.width)
     grown = graph.node("Sub", graph.node("Exp", answer.tensor), graph.constant(1.0))
-    return Block(graph.node("Add", grown, graph.constant(float(member["shift"][place]))), "number", answer.width)
+    return Block(graph.node("Add", grown, graph.constant(float(shift))), "number", answer.width)
 
 
 def _mean(graph: Graph, parts: Sequence[str]) -> str:

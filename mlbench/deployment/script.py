@@ -176,14 +176,21 @@ def _member(builder: Builder, member: Mapping[str, Any], stacked: bool) -> dict[
     return {"make": kind, "style": member["style"]} | weight | scale | {"settings": settings, "folds": folds}
 
 # %% ../../nbs/75_deployment.script.ipynb #39b3a9a0
-def _before_fit(builder: Builder, members: Mapping[str, dict[str, Any]]) -> tuple[str, str]:
+def _before_fit(builder: Builder, members: Mapping[str, dict[str, Any]], seed: int = 0) -> tuple[str, str]:
     "Lines before a fit and after a prediction, where some members need them."
     before, after, indent = "", "", " " * 12
     hist = sorted({str(m["make"]) for m in members.values() if m["make"].startswith("HistGradientBoosting")})
     if hist:
         builder.need("mlbench.models.rounds", "without_empty_columns")
         before += f'{indent}X = without_empty_columns(X) if member["make"] is {hist[0]} else X\n'
-    if any("scale" in m for m in members.values()):
+    scales = {m["scale"] for m in members.values() if "scale" in m}
+    if scales - {"log"}:
+        for name in ("to_scale", "from_scale", "rows_for"):
+            builder.need("mlbench.training.scales", name)
+        before += f'{indent}scale = member.get("scale", "identity")\n{indent}seen_rows = rows_for(goal, scale, {seed})\n'
+        before += f"{indent}goal, scaled[name] = to_scale(goal, scale)\n{indent}X, goal = X[seen_rows], goal[seen_rows]\n"
+        after += f'{indent}said = from_scale(said, MEMBERS[name].get("scale", "identity"), part["scaled"][name])\n'
+    elif scales:
         before += f'{indent}if "scale" in member:  # learn the logarithm of what a value is above the smallest one\n'
         before += f"{indent}    goal = np.log1p(goal - goal.min())\n"
         after += f'{indent}if "scale" in MEMBERS[name]:\n{indent}    said = np.expm1(said) + part["smallest"]\n'
@@ -215,9 +222,12 @@ def _blend_parts(builder: Builder, model: Model) -> list[Part]:
     "Members, training and prediction."
     blend = model.pipeline
     members = {m["name"]: _member(builder, m, blend.stacker_ is not None) for m in blend.members_}
-    before, after = _before_fit(builder, members)
+    before, after = _before_fit(builder, members, blend.random_state)
     code = _filled(BLEND_CODE, before_fit=before, after_said=after, what=_what(model), blended=_blended(builder, blend))
-    if after:
+    if "scaled" in after:
+        code = code.replace("features, matrices, members = {}, {}, {}", "features, matrices, members, scaled = {}, {}, {}, {}")
+        code = code.replace('"members": members}', '"members": members, "scaled": scaled}')
+    elif after:
         code = code.replace('"members": members}', '"members": members, "smallest": y[mine].min()}')
     styles = sorted({m["style"] for m in blend.members_})
     table = f"FEATURES = {literal({s: Code(f'{s}_features') for s in styles}, 0, 11)}\n{_stacker(blend)}MEMBERS = {literal(members, 0, 10)}"

@@ -16,11 +16,13 @@ from .shape import PrincipalComponents, SelectColumns, Unskew
 from .text import FillText, TextTopics, WordWeights
 
 # %% auto #0
-__all__ = ['STYLES', 'TREE_CATEGORIES', 'SHORT', 'number_steps', 'date_steps', 'span_steps', 'category_steps', 'mean_steps',
-           'text_steps', 'score_steps']
+__all__ = ['STYLES', 'MANY_NUMBERS', 'SELECT_FOLDS', 'TREE_CATEGORIES', 'SHORT', 'number_steps', 'date_steps', 'span_steps',
+           'category_steps', 'mean_steps', 'text_steps', 'score_steps']
 
 # %% ../../nbs/33_features.blocks.ipynb #78ee3c5b
 STYLES = ("trees", "linear", "native")
+MANY_NUMBERS = 50  # numeric columns from which on linear models and networks may do better with fewer
+SELECT_FOLDS = 3  # parts of the rows that are asked
 TREE_CATEGORIES = 250  # ordinal codes that a tree is given at most: what histogram boosting can tell apart
 
 
@@ -43,8 +45,9 @@ def number_steps(
     from sklearn.pipeline import Pipeline
 
     steps: list[tuple[str, Any]] = [("numbers", Numbers())]
-    if 0 < options.most_numbers < columns:
-        steps.append(("select", SelectColumns(options.most_numbers, task)))
+    asked = SELECT_FOLDS if style == "linear" and options.select_numbers and columns > MANY_NUMBERS else 0
+    if asked or 0 < options.most_numbers < columns:
+        steps.append(("select", SelectColumns(options.most_numbers or columns, task, asked)))
     if style == "linear":
         steps += ([("unskew", Unskew())] if options.unskew else []) + _fill_and_scale(options)
         steps += [("components", PrincipalComponents(options.components, options.seed))] if options.components else []

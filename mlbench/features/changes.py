@@ -95,7 +95,8 @@ def _number_changes(fitted: FittedFeatures, steps: Any, names: list[str]) -> Ite
             yield Change(name, fitted.style, "infinities taken out", "no model can take them", f"{count} infinite", "missing", float(count))
     if "select" in parts and len(parts["select"].kept_) < len(names):
         kept = parts["select"].kept_
-        why = "more numbers than wanted (most_numbers); those that go most with the target stay"
+        why = "parts of the rows do better with fewer (select_numbers)" if parts["select"].folds else "more than wanted (most_numbers)"
+        why += "; those that go most with the target stay"
         yield Change(every, fitted.style, "numbers selected", why, plural(len(names), "number"), plural(len(kept), "number"), len(names))
         names, values = [names[i] for i in kept], values[:, kept]
     if "unskew" in parts:

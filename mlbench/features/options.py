@@ -30,6 +30,7 @@ class FeatureOptions:
     unskew: bool = True  # whether linear models get skewed numbers drawn in and far outliers cut off
     date_spans: bool = True  # whether the days between two date columns are features
     most_numbers: int = 1_000  # numeric columns kept, those that go most with the target; 0 for all
+    select_numbers: bool = True  # whether linear models get fewer numbers where parts of the rows speak for fewer, beyond 50
     components: int = 0  # principal components that linear models get in place of numbers; 0 for the numbers
     drop_useless: bool = True  # whether nearly constant and repeated columns are left out
     use_sensitive: bool = True  # whether sensitive columns are features

@@ -15,8 +15,8 @@ from ..core.errors import UsageError
 from .categories import target_columns
 
 # %% auto #0
-__all__ = ['POWERS', 'SKEWED', 'REACH', 'yeo_johnson', 'skewness', 'best_power', 'Unskew', 'association', 'SelectColumns',
-           'PrincipalComponents']
+__all__ = ['POWERS', 'SKEWED', 'REACH', 'STEPS', 'CLEARLY', 'JUDGED', 'yeo_johnson', 'skewness', 'best_power', 'Unskew',
+           'association', 'few_columns', 'SelectColumns', 'PrincipalComponents']
 
 # %% ../../nbs/33_features.shape.ipynb #651b358b
 POWERS = np.array([p + 1e-3 * (p in (0.0, 2.0)) for p in np.linspace(-2.0, 4.0, 25)])  # what is tried
@@ -120,7 +120,46 @@ def association(
         best = np.maximum(best, product**2 / np.where(spread > 0, spread, np.inf))
     return best * n / max(len(values), 1)
 
+# %% ../../nbs/33_features.shape.ipynb #9eee6e54
+STEPS = (5, 10, 20, 40, 80, 160, 320, 640)  # numbers of columns that are tried
+CLEARLY = 0.02  # share of the error that fewer columns must save
+JUDGED = 5_000  # rows that are asked at most
 
+
+def _even(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    "Columns with mean 0 and spread 1 in the rows that are seen; 0 where a value is missing."
+    there = ~np.isnan(values)
+    n = np.maximum((there & seen[:, None]).sum(axis=0), 1)
+    mean = lambda v: np.where(there & seen[:, None], v, 0.0).sum(axis=0) / n
+    centred = np.where(there, values - mean(values), 0.0)
+    spread = np.sqrt(mean(centred**2))
+    return np.clip(centred / np.where(spread > 0, spread, 1.0), -8, 8)
+
+
+def few_columns(
+    values: np.ndarray,  # (rows, columns), NaN for missing
+    target: np.ndarray,  # (rows, outputs)
+    most: int,  # columns that may be kept
+    folds: int,  # parts of the rows
+) -> int:  # as many of the strongest as do best on parts left out
+    "How many columns rows can speak for."
+    from sklearn.linear_model import Ridge
+
+    every = slice(None, None, max(1, -(-len(values) // JUDGED)))
+    values, target, most = values[every], target[every], min(most, values.shape[1])
+    counts = [c for c in STEPS if c < most] + [most]
+    part, errors = np.random.RandomState(0).permutation(len(values)) % folds, np.zeros(len(counts))
+    for held in [part == p for p in range(folds)]:
+        order = np.argsort(-association(values[~held], target[~held]), kind="stable")
+        even = _even(values, ~held)
+        for i, count in enumerate(counts):
+            at = order[:count]
+            guess = Ridge(10.0).fit(even[~held][:, at], target[~held]).predict(even[held][:, at]).reshape(held.sum(), -1)
+            errors[i] += float((((guess - target[held]) / np.maximum(target.std(axis=0), 1e-300)) ** 2).sum())
+    best = int(errors.argmin())
+    return counts[best] if errors[best] < (1 - CLEARLY) * errors[-1] else most
+
+# %% ../../nbs/33_features.shape.ipynb #0ef5d7dc
 class SelectColumns(TransformerMixin, BaseEstimator):
     "The columns that go most with the target."
 
@@ -128,20 +167,22 @@ class SelectColumns(TransformerMixin, BaseEstimator):
         self,
         most: int = 300,  # columns kept
         task: str = "regression",  # binary, multiclass or regression
+        folds: int = 0,  # parts of the rows that are asked whether fewer would do better; 0 asks nobody
     ):
-        self.most, self.task = most, task
+        self.most, self.task, self.folds = most, task, folds
 
     def fit(self, X: Any, y: Any = None) -> SelectColumns:
         "Choose the columns; all of them where there are not more than wanted."
         _check_feature_names(self, X, reset=True)
         self.n_features_in_ = X.shape[1]
-        if X.shape[1] <= self.most:
+        if X.shape[1] <= self.most and (not self.folds or X.shape[1] <= STEPS[0]):
             self.kept_ = np.arange(X.shape[1])
             return self
         if y is None:
             raise UsageError("Choosing columns needs the target: fit_transform(rows, y) instead of fit_transform(rows).")
-        strength = association(np.asarray(X, dtype=np.float64), target_columns(y, self.task)[0])
-        self.kept_ = np.sort(np.argsort(-strength, kind="stable")[: self.most])
+        values, target = np.asarray(X, dtype=np.float64), target_columns(y, self.task)[0]
+        most = few_columns(values, target, self.most, self.folds) if self.folds else self.most
+        self.kept_ = np.sort(np.argsort(-association(values, target), kind="stable")[:most])
         return self
 
     def transform(self, X: Any) -> np.ndarray:

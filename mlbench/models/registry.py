@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TASKS', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'MODELS', 'USUAL', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS',
-           'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'Setting', 'ModelSpec', 'model_spec', 'candidates', 'portfolio']
+           'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'BALANCED', 'Setting', 'ModelSpec', 'model_spec', 'candidates',
+           'portfolio']
 
 # %% ../../nbs/48_models.registry.ipynb #28393f90
 TASKS = ("binary", "multiclass", "regression")
@@ -54,7 +55,7 @@ class ModelSpec:
     tasks: tuple[str, ...] = TASKS
     readable: bool = False  # whether a person can follow how it decides
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)  # settings that are fixed
-    scale: str = "identity"  # of a regression target: "identity", or "log" to learn the logarithm of 1 + what it is above its minimum
+    scale: str = "identity"  # that it learns on: "log" or "power" for values, "balanced" for classes; see `training.scales`
     largest: int | None = None  # rows above which it is not tried; None for no limit
     base: str = ""  # the kind that it is a variant of; empty for the kind itself
 
@@ -358,6 +359,19 @@ def _on_log_scale(spec: ModelSpec) -> ModelSpec:
     "The same on a logarithmic target."
     return spec.variant(f"{spec.name}_log", {}, f"{spec.why}; on the logarithm of the target", scale="log")
 
+
+def _on_power_scale(spec: ModelSpec) -> ModelSpec:
+    "The same on a target that is drawn in."
+    return spec.variant(f"{spec.name}_power", {}, f"{spec.why}; on the target drawn in by a power (Yeo and Johnson 2000)", scale="power")
+
+
+BALANCED = ("linear", "lightgbm", "extra_trees")  # kinds that are also tried on rows with fewer of the frequent classes
+
+
+def _on_balance(spec: ModelSpec) -> ModelSpec:
+    "The same on rows of which fewer of the frequent classes were drawn."
+    return spec.variant(f"{spec.name}_balanced", {}, f"{spec.why}; from fewer rows of the frequent classes, its probabilities put right", scale="balanced")
+
 # %% ../../nbs/48_models.registry.ipynb #f1e2f997
 def _suits(spec: ModelSpec, task: str, rows: int, columns: int, families: set[str] | None) -> bool:
     "Whether a candidate is worth trying on a table."
@@ -377,6 +391,8 @@ def portfolio(
     readable: bool = False,  # only models that a person can follow
     families: Iterable[str] | None = None,  # names of kinds or of families; None takes all
     skewed: bool = False,  # whether a regression target is so skewed that a logarithmic scale is worth a try
+    crowded: bool = False,  # whether it crowds below its maximum, so that a power is worth a try
+    rare: bool = False,  # whether a class is so rare that fewer rows of the others are worth a try
 ) -> list[ModelSpec]:  # first what gives most for its time
     "Strong fixed settings for a table, cheap ones first; raises `UsageError` for unknown names, and when none is left."
     if task not in TASKS:
@@ -390,6 +406,7 @@ def portfolio(
     found = [s for s in map(_candidate, names) if _suits(s, task, rows, columns, wanted)]
     if not [s for s in found if s.name != "dummy"]:
         raise UsageError(f"No model is left: {', '.join(sorted(wanted or ()))} and the limits of this table leave none. Name more in families.")
-    if task != "regression" or not skewed:
-        return found
-    return [s for spec in found for s in ([spec, _on_log_scale(spec)] if spec.name in LOG_SCALE else [spec])]
+    if task != "regression":
+        return found + [_on_balance(s) for s in found if rare and s.name in BALANCED]
+    more = [_on_log_scale] * skewed + [_on_power_scale] * crowded
+    return [s for spec in found for s in [spec, *(on(spec) for on in more if spec.name in LOG_SCALE)]]

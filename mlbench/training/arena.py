@@ -30,11 +30,12 @@ from ..models.rounds import TooLong, asked_to_end, ended_by, fit_rounds, replay_
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
 from .fitting import check_folds, learning_curve, limited_threads, output_of
+from .scales import from_scale, on_scale, rows_for, to_scale
 from .store import estimator_bytes, origin_of, read_estimator, rows_hash
 
 # %% auto #0
-__all__ = ['SHARE', 'LEAST', 'NEEDED', 'LIGHT', 'ENOUGH', 'ENDING', 'READING', 'TORCH', 'SECONDS_PER_CELL', 'Fold', 'to_scale',
-           'from_scale', 'FoldFit', 'build_for', 'fit_again', 'fit_fold', 'Entry', 'folds_in_time', 'Arena']
+__all__ = ['SHARE', 'LEAST', 'NEEDED', 'LIGHT', 'ENOUGH', 'ENDING', 'READING', 'TORCH', 'SECONDS_PER_CELL', 'Fold', 'FoldFit',
+           'build_for', 'fit_again', 'fit_fold', 'Entry', 'folds_in_time', 'Arena']
 
 # %% ../../nbs/52_training.arena.ipynb #55249669
 class Fold:
@@ -74,26 +75,6 @@ class Fold:
             self._made.clear()
             self._shared.forget()
 
-# %% ../../nbs/52_training.arena.ipynb #f0dc9c2a
-def to_scale(
-    y: np.ndarray,  # values
-    scale: str,  # "identity" or "log"
-) -> tuple[np.ndarray, float]:  # the values to learn, and the shift that `from_scale` wants back
-    "A target on the scale that a candidate learns it on."
-    if scale == "identity":
-        return y, 0.0
-    shift = float(np.min(y))
-    return np.log1p(y - shift), shift
-
-
-def from_scale(
-    values: np.ndarray,  # as predicted
-    scale: str,  # "identity" or "log"
-    shift: float,  # from `to_scale`
-) -> np.ndarray:
-    "Predictions back on the scale of the target."
-    return values if scale == "identity" else np.expm1(values) + shift
-
 # %% ../../nbs/52_training.arena.ipynb #c7f04ed3
 @dataclass
 class FoldFit:
@@ -102,7 +83,7 @@ class FoldFit:
     output: np.ndarray  # for the fold's test rows
     estimator: Any = None  # fitted; None when it was taken back without it
     again: dict[str, Any] = field(default_factory=dict)  # settings that give the same model without held-out rows or clock, such as its rounds
-    shift: float = 0.0  # of the target's scale
+    shift: Any = 0.0  # of the target's scale: a number or several
     fit_seconds: float = 0.0
     predict_seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -130,13 +111,14 @@ def build_for(spec: ModelSpec, fold: Fold, target: Target, seed: int, **params: 
     return spec.build(target.task, n_classes, seed, 1, len(fold.plan.inputs), rows=len(fold.train), categories=places, **params)
 
 
-def _fit_freely(spec: ModelSpec, fold: Fold, target: Target, seed: int, seconds: float | None, refuse: bool) -> tuple[Any, dict[str, Any], float]:
+def _fit_freely(spec: ModelSpec, fold: Fold, target: Target, seed: int, seconds: float | None, refuse: bool) -> tuple[Any, dict[str, Any], Any]:
     "The fitted estimator, the settings that fit it again, and the shift of the target's scale."
     X_train, X_test = fold.features(spec.style)
     y_train, shift = to_scale(fold.y_train, spec.scale)
-    y_test = np.log1p(np.maximum(fold.y_test - shift, 0.0)) if spec.scale == "log" else fold.y_test
+    y_test = on_scale(fold.y_test, spec.scale, shift)
+    seen, judged = rows_for(fold.y_train, spec.scale, seed), rows_for(fold.y_test, spec.scale, seed)
     estimator = build_for(spec, fold, target, seed)
-    fit_rounds(estimator, X_train, y_train, X_test, y_test, seconds, refuse)
+    fit_rounds(estimator, X_train[seen], y_train[seen], X_test[judged], y_test[judged], seconds, refuse)
     return estimator, replay_parameters(estimator), shift
 
 
@@ -147,12 +129,13 @@ def fit_again(
     seed: int,
     again: dict[str, Any],  # settings of the earlier fit
     scale: str | None = None,  # of the target; None takes the candidate's
-) -> tuple[Any, float]:  # the fitted estimator, and the shift of the target's scale
+) -> tuple[Any, Any]:  # the fitted estimator, and the shift of the target's scale
     "Fit a candidate on a fold as it was fitted before."
     X, _ = fold.features(spec.style)
     y, shift = to_scale(fold.y_train, scale or spec.scale)
+    seen = rows_for(fold.y_train, scale or spec.scale, seed)
     estimator = build_for(spec, fold, target, seed, **again)
-    fit_rounds(estimator, X, y)
+    fit_rounds(estimator, X[seen], y[seen])
     return estimator, shift
 
 # %% ../../nbs/52_training.arena.ipynb #130bfe2e

@@ -19,10 +19,11 @@ from ..features.plan import FeaturePlan
 from ..features.sharing import SharedRows
 from ..models.registry import model_spec
 from ..problem.target import Target
-from .arena import Fold, fit_again, from_scale
+from .arena import Fold, fit_again
 from .calibration import calibrated
 from .ensemble import stack_output
 from .fitting import limited_threads, output_of
+from .scales import from_scale
 
 # %% auto #0
 __all__ = ['recipe', 'packed_folds', 'unpacked_folds', 'BlendClassifier', 'BlendRegressor', 'assembled']
@@ -35,7 +36,7 @@ def recipe(
     weight: float,  # in the mean
     fits: Sequence[dict[str, Any]],  # further settings for each fold that is used, such as the rounds to learn
     folds: Sequence[int] | None = None,  # positions of these folds; None takes the first ones
-    scale: str = "identity",  # of the target: "identity" or "log"
+    scale: str = "identity",  # that it learns on, one of `SCALES` in `training.scales`
 ) -> dict[str, Any]:
     "A member of a blend, not fitted."
     places = list(range(len(fits))) if folds is None else list(folds)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..core.progress import shown_progress
 from ..data.schema import Schema, infer_schema
 from ..data.sources import read_table
 from ..data.splits import make_folds
+from ..eda.early import early_warnings
 from ..features.plan import FeaturePlan, make_plan
 from ..problem.checks import labelled_rows
 from ..problem.problem import Problem
@@ -31,7 +33,7 @@ from .lineup import line_up
 from .model import Model
 
 # %% auto #0
-__all__ = ['WORTH', 'RESERVE', 'fit', 'check_limits']
+__all__ = ['LOOK_FROM', 'WORTH', 'RESERVE', 'fit', 'check_limits']
 
 # %% ../../nbs/58_training.front.ipynb #e3c023b3
 def _frame_of(data: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -75,6 +77,19 @@ def _question(data: str | Path | pd.DataFrame, target: str, known: dict[str, Any
     rows = labelled_rows(frame, target)
     schema, codes = infer_schema(rows, problem.columns.kinds), make_target(rows[target], problem)
     return _Question(problem, rows, schema, codes, make_plan(schema, problem, rows), codes.encode(rows[target]))
+
+
+LOOK_FROM = 10.0  # seconds; a shorter limit leaves no time for a look at the columns
+
+
+def _warned(asked: _Question, time_limit: float | None) -> list[str]:
+    "Columns that hold the answer, told before anything is fitted."
+    if time_limit is not None and time_limit < LOOK_FROM:
+        return []
+    told = early_warnings(asked.rows, asked.schema, asked.problem, asked.target, asked.plan.inputs)
+    for sentence in told:
+        warnings.warn(sentence, stacklevel=3)
+    return told
 
 
 def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, after: float | None, memory_gb: float | None) -> Arena:
@@ -132,13 +147,16 @@ def fit(
     check_limits(time_limit, memory_gb)
     with shown_progress(verbose):
         asked = _question(data, target, known)
+        warned = _warned(asked, time_limit)
         left, after = (None, None) if time_limit is None else (max(time_limit - (time.perf_counter() - began), 0.0), RESERVE * time_limit)
         arena = _arena(asked, seed, n_jobs, left, after, memory_gb)
         specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable)
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
-        return fit_chosen(found, schema=asked.schema, problem=asked.problem)
+        model = fit_chosen(found, schema=asked.schema, problem=asked.problem)
+        model.facts["notes"] = [*warned, *model.facts["notes"]]
+        return model
 
 # %% ../../nbs/58_training.front.ipynb #f19dc326
 def check_limits(

@@ -13,7 +13,7 @@ import pandas as pd
 from ..models.registry import ModelSpec, candidates, portfolio
 
 # %% auto #0
-__all__ = ['LONG_TAIL', 'has_long_tail', 'line_up', 'line_up_table']
+__all__ = ['LONG_TAIL', 'RARE', 'WORTH_DRAWING', 'has_long_tail', 'has_rare_class', 'line_up', 'line_up_table']
 
 # %% ../../nbs/51_training.lineup.ipynb #fb2b34bf
 LONG_TAIL = 1.0
@@ -27,6 +27,18 @@ def has_long_tail(
     spread = float(np.sqrt(np.mean(centred**2)))
     return bool(spread > 0 and np.mean(centred**3) / spread**3 > LONG_TAIL)
 
+
+RARE = 0.1  # share of the rows below which a class is rare
+WORTH_DRAWING = 500  # rows from which on the frequent classes have some to spare
+
+
+def has_rare_class(
+    y: np.ndarray,  # class codes
+) -> bool:
+    "Whether a class has so few rows that the others could do with fewer."
+    counts = np.bincount(y)
+    return bool(len(y) >= WORTH_DRAWING and counts[counts > 0].min() < RARE * len(y))
+
 # %% ../../nbs/51_training.lineup.ipynb #a1b0d25f
 def line_up(
     task: str,  # "binary", "multiclass" or "regression"
@@ -39,7 +51,9 @@ def line_up(
     wanted = list(names or [])
     if wanted:
         return candidates(task, wanted, readable)
-    return portfolio(task, len(y), columns, readable=readable, skewed=task == "regression" and has_long_tail(y))
+    if task != "regression":
+        return portfolio(task, len(y), columns, readable=readable, rare=has_rare_class(y))
+    return portfolio(task, len(y), columns, readable=readable, skewed=has_long_tail(y), crowded=has_long_tail(-np.asarray(y)))
 
 
 def line_up_table(

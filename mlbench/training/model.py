@@ -24,6 +24,7 @@ from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan, category_positions
 from ..models.registry import ModelSpec
 from ..problem.target import Target
+from .blend import BlendClassifier, BlendRegressor, recipe
 from .fitting import fit_estimator, limited_threads, output_of
 from .store import estimator_bytes, keep_fit, kept_fit, origin_of, read_estimator, rows_hash
 
@@ -294,6 +295,14 @@ def versions_of(
     return found
 
 # %% ../../nbs/54_training.model.ipynb #55e3de92
+def _fit_on_scale(spec: ModelSpec, rows: pd.DataFrame, y: np.ndarray, plan: FeaturePlan, target: Target, seed: int) -> tuple[Any, list[str]]:
+    "A blend of one member that has learnt from all rows, since a pipeline knows no other scale of the target."
+    every = np.arange(len(rows))
+    alone = recipe(spec.name, spec.base or spec.name, dict(spec.params), 1.0, [{}], scale=spec.scale)
+    kind = BlendClassifier if target.classes else BlendRegressor
+    return fit_estimator(kind([alone], plan.to_dict(), [(every, every[:1])], random_state=seed), rows, y)
+
+
 def fit_model(
     spec: ModelSpec,  # which kind, from `candidates`
     plan: FeaturePlan,  # what each column becomes
@@ -315,9 +324,12 @@ def fit_model(
     rows = conform(frame, schema, plan.inputs)
     n_classes = len(target.classes) if target.classes else None
     with limited_threads(n_jobs, rows.size) as threads:
-        transformer = plan.transformer(spec.style)
-        places = category_positions(transformer.fit(rows, y)) if spec.style == "native" else ()
-        estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs), rows=len(rows), categories=places)
-        pipeline, said = _fit_or_take(Pipeline([("features", plan.transformer(spec.style)), ("estimator", estimator)]), rows, y, plan, checkpoints)
+        if spec.scale != "identity":
+            pipeline, said = _fit_on_scale(spec, rows, y, plan, target, seed)
+        else:
+            transformer = plan.transformer(spec.style)
+            places = category_positions(transformer.fit(rows, y)) if spec.style == "native" else ()
+            estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs), rows=len(rows), categories=places)
+            pipeline, said = _fit_or_take(Pipeline([("features", plan.transformer(spec.style)), ("estimator", estimator)]), rows, y, plan, checkpoints)
     facts = {"rows": len(rows), "seed": seed, "plan_version": plan.version, "versions": versions_of([spec.base or spec.name]), "warnings": said}
     return Model(pipeline, problem, schema, target, plan, spec.name, dict(metrics or {}), facts)
