@@ -58,6 +58,16 @@ def test_an_event_ends_what_learns_in_rounds_and_the_record_gives_the_same_model
     assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
+@pytest.mark.parametrize("kind", ["mlp", "tabm"])
+def test_networks_end_after_the_epoch_they_are_in(kind):
+    X, y = rows()
+    model, event = model_spec(kind).build("binary", 2, seed=1, columns=4, rows=200), threading.Event()
+    event.set()
+    with ended_by(event):
+        assert fit_rounds(model, X[:200], y[:200], X[200:], y[200:]) == 1
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
 def test_an_event_set_before_the_fit_leaves_one_round_and_another_thread_is_not_concerned():
     X, y = rows()
     event, elsewhere = threading.Event(), []

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 
 from ..core.progress import report
 from ..core.resuming import InnerPiece, inner_piece
-from .rounds import known_rows
+from .rounds import asked_to_end, known_rows
 
 # %% auto #0
 __all__ = ['Training', 'one_thread', 'quiet_torch', 'build_network', 'layers_as_arrays', 'forward', 'softmax', 'train_network',
@@ -248,7 +248,7 @@ def train_network(
         state.waited = 0 if loss < state.best_loss - 1e-5 or not len(held_out) else state.waited + 1
         if loss < state.best_loss or (not len(held_out) and np.isfinite(loss)):
             state.best_loss, state.best = loss, layers_as_arrays(network)
-        if state.waited >= training.patience or not np.isfinite(train_loss) or time.monotonic() >= deadline:
+        if state.waited >= training.patience or not np.isfinite(train_loss) or asked_to_end() or time.monotonic() >= deadline:
             break
         if piece.due():
             _keep(state, piece)

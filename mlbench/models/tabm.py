@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from ..core.progress import report
 from ..core.resuming import InnerPiece, inner_piece
 from .neural import one_thread, softmax, split_held_out
+from .rounds import asked_to_end
 
 # %% auto #0
 __all__ = ['EPOCH_ROWS', 'STATISTICS_ROWS', 'EMBEDDED', 'WIDE', 'LIMIT', 'FAR', 'MembersTraining', 'learn_columns', 'bent',
@@ -333,7 +334,7 @@ def _epoch(state: _State, table: _Table, training: MembersTraining, deadline: fl
     order = state.random.permutation(len(table.target))[:EPOCH_ROWS]
     size, total = training.rows_per_step(len(table.target)), 0.0
     for start in range(0, len(order), size):
-        if state.history and time.monotonic() > deadline:
+        if state.history and (asked_to_end() or time.monotonic() > deadline):
             return None
         rows = order[start : start + size]
         total += _step(state, table, rows, training) * len(rows)
@@ -395,7 +396,8 @@ def train_members(
         report("network of members: epoch", epoch, training.max_epochs, validation_loss=round(loss, 5))
         if not state.kept or loss < state.best_loss or (held_out is None and np.isfinite(loss)):
             state.best, state.best_loss, state.kept = now, loss, epoch
-        if epoch - state.kept >= training.patience + state.kept // 5 or not np.isfinite(train_loss) or time.monotonic() > deadline:
+        over = asked_to_end() or time.monotonic() > deadline
+        if epoch - state.kept >= training.patience + state.kept // 5 or not np.isfinite(train_loss) or over:
             break
         if piece.due():
             _keep(state, piece)
