@@ -23,8 +23,8 @@ from ..core.show import number
 # %% auto #0
 __all__ = ['PATIENCE', 'PACE_AFTER', 'WAY', 'ROUGH', 'PIECE', 'ROUNDS', 'FORESTS', 'FIRST_ROWS', 'WARM_ROWS', 'TRIALS', 'USUAL',
            'STEEP', 'FAR', 'FEWEST', 'FITS', 'ended_by', 'asked_to_end', 'Watch', 'expected_rounds', 'faster_rate',
-           'known_rows', 'without_empty_columns', 'rounds_parameter', 'trying', 'spread_rows', 'Estimate',
-           'iterations_allowed', 'estimate', 'TooLong', 'fit_rounds', 'replay_parameters']
+           'known_rows', 'without_empty_columns', 'possible_rounds', 'rounds_parameter', 'trying', 'spread_rows',
+           'Estimate', 'iterations_allowed', 'estimate', 'TooLong', 'fit_rounds', 'replay_parameters']
 
 # %% ../../nbs/41_models.rounds.ipynb #99e1ceb0
 _lent: ContextVar[threading.Event | None] = ContextVar("mlbench_end_of_fits", default=None)
@@ -164,16 +164,26 @@ def without_empty_columns(
     return np.where(empty, 0.0, X) if empty.any() else X
 
 
+def possible_rounds(
+    left: float,  # seconds
+    one: float,  # seconds that a fit of one round took
+    some: float,  # seconds that a fit of 1 + `PACE_AFTER` rounds took, right after
+) -> float:  # at least one
+    "Rounds that there is time for; a first fit that was slow to start does not make the rounds look free."
+    per_round = max((some - one) / PACE_AFTER, some / (4 * (1 + PACE_AFTER)), 1e-9)
+    return max(1.0, (left - min(one, some)) / per_round)
+
+
 def _paced_hist(estimator: Any, X: Any, y: Any, seconds: float) -> None:
     "Set rounds and learning rate to what there is time for."
     from sklearn.base import clone
 
     watch = Watch(seconds)
     clone(estimator).set_params(max_iter=1, early_stopping=False).fit(X, y)
-    first = seconds - watch.left()
+    one = seconds - watch.left()
     clone(estimator).set_params(max_iter=1 + PACE_AFTER, early_stopping=False).fit(X, y)
-    per_round = max(seconds - watch.left() - 2 * first, 1e-9) / PACE_AFTER
-    possible, expected = max(1.0, (watch.left() - first) / per_round), expected_rounds(estimator.learning_rate, estimator.max_iter)
+    some = seconds - watch.left() - one
+    possible, expected = possible_rounds(watch.left(), one, some), expected_rounds(estimator.learning_rate, estimator.max_iter)
     if possible < 0.7 * expected:
         estimator.set_params(learning_rate=faster_rate(estimator.learning_rate, expected, possible))
     estimator.set_params(max_iter=int(min(estimator.max_iter, possible)))
