@@ -256,19 +256,34 @@ def growth(sizes: list[int], seconds: float) -> None:
 # --- the command ----------------------------------------------------------------------------------------------------------------------
 
 
+def sizes(text: str) -> list[int]:
+    "Numbers of rows."
+    if not all(n.isdigit() and int(n) for n in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of rows, such as 10000,100000")
+    return [int(n) for n in text.split(",")]
+
+
+def parts_of(text: str) -> list[str]:
+    "Names of parts."
+    unknown = [p for p in text.split(",") if p not in ("fit", "predict", "growth")]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no part {unknown[0]!r}: there are fit, predict, growth")
+    return text.split(",")
+
+
 def main() -> int:
     "Print every figure."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="fit,predict,growth", help="some of fit, predict, growth")
+    parser.add_argument("--parts", default="fit,predict,growth", type=parts_of, help="some of fit, predict, growth")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit of a fit")
     parser.add_argument("--rows", type=int, default=10_000, help="of the table of fit and predict")
-    parser.add_argument("--growth", default="10000,100000,1000000", help="sizes of the part growth")
+    parser.add_argument("--growth", type=sizes, default="10000,100000,1000000", help="sizes of the part growth")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(one_size(*json.loads(given.one))))
         return 0
-    parts = given.parts.split(",")
+    parts = given.parts
     if "fit" in parts or "predict" in parts:
         model = fitting(given.rows, given.seconds)
         if "predict" in parts:
@@ -276,7 +291,7 @@ def main() -> int:
                 predicting(model, rows)
             storing(model)
     if "growth" in parts:
-        growth([int(n) for n in given.growth.split(",")], given.seconds)
+        growth(given.growth, given.seconds)
     print(f"missed: {', '.join(MISSED)}" if MISSED else "every bar is met")
     return int(bool(MISSED))
 

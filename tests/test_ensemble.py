@@ -165,6 +165,22 @@ def test_the_single_model_has_to_be_clearly_better_to_be_used_alone():
     assert noisy["single"].mean() > noisy["weights"].mean() and _pick(noisy, 1, True, 0.25) == "weights"
     assert _pick(clear, -1, False, 0.25) == "single", "there is nothing to mix"
     assert _pick(clear.assign(stack=clear["single"]), 1, True, 0.25) == "single" and _pick(noisy.assign(stack=0.99), 1, True, 0.25) == "stack"
+    assert _pick(noisy, 1, True, 0.25, plain=True) == "single", "one that a person can follow is replaced by what is better alone"
+    assert _pick(clear, -1, True, 0.25, plain=True) == "weights"
+
+
+def test_an_ensemble_replaces_a_readable_model_only_when_it_is_better():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=400)
+    oof = {"straight": truth + rng.normal(scale=0.30, size=400), "bent": truth + rng.normal(scale=0.9, size=400)}
+    folds, plain = np.arange(400) % 5 + 1, {"straight"}
+    one, other = guarded_ensemble(oof, truth, "rmse", folds, readable=plain), guarded_ensemble(oof, truth, "rmse", folds)
+    assert one.single == "straight" and one.used == (one.folds["weights"].mean() < one.folds["single"].mean())
+    assert other.used or len(ensemble_weights(oof, truth, "rmse")) < 2
+    twins = {"straight": truth + rng.normal(scale=0.3, size=400), "bent": truth + rng.normal(scale=0.3, size=400)}
+    assert guarded_ensemble(twins, truth, "rmse", folds, readable=plain).used, "here it is better"
+    with pytest.raises(UsageError, match="2 folds"):
+        guarded_ensemble(oof, truth, "rmse", np.array([1, 2]))
 
 
 def test_one_good_member_among_noise_is_used_alone():

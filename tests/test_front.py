@@ -299,3 +299,28 @@ def test_time_for_a_readable_leader_is_kept_back(table):
     nobody.entries = arena.entries
     nobody.keep_back()
     assert nobody.kept_back == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"time_limit": float("inf")}, "time_limit=inf must be a number above 0"),
+        ({"time_limit": True}, "time_limit=True must be a number"),
+        ({"models": "lightgbm"}, r"models=\['lightgbm'\]"),
+        ({"ignore": "a"}, r"ignore=\['a'\]"),
+        ({"n_jobs": "two"}, "n_jobs='two' must be a whole number"),
+        ({"models": ["lightgbm", "linear"], "interpretable": True}, "lightgbm cannot be read by a person"),
+        ({"replay": {"n_folds": 2, "notes": [], "candidates": [{"name": "x"}]}}, "again, failure, folds, kind, params, scale not found"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_words(wrong, words):
+    frame = pd.DataFrame({"a": np.sin(np.arange(40.0)), "t": np.arange(40) % 2})
+    with pytest.raises(UsageError, match=words):
+        mb.fit(frame, "t", **{"models": ["linear"], "verbose": False} | wrong)
+
+
+def test_minus_one_worker_means_all_cores():
+    from mlbench.core.settings import thread_limit
+
+    frame = pd.DataFrame({"a": np.sin(np.arange(40.0)), "t": np.arange(40) % 2})
+    assert mb.fit(frame, "t", models=["linear"], n_jobs=-1, verbose=False).comparison.arena.workers == thread_limit()

@@ -143,7 +143,7 @@ class TargetMeans(TransformerMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "categories_" in state:
-            self.categories_ = [json.loads(c) for c in state["categories_"]]
+            self.categories_ = [json.loads(c) if isinstance(c, str) else c for c in state["categories_"]]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         "Names such as `town: mean of the target`."

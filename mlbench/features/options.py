@@ -5,7 +5,7 @@
 # %% ../../nbs/30_features.options.ipynb #5e9c582e
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ..core.errors import ParameterError, did_you_mean
@@ -57,6 +57,8 @@ def check_options(
         mistakes.append(f"rare_share={options.rare_share} must be at least 0 and below 0.5; it is a share of the rows, such as 0.01")
     if options.missing not in ("indicator", "fill"):
         mistakes.append(f"missing={options.missing!r} must be 'indicator' or 'fill'")
+    for name in [f.name for f in fields(options) if isinstance(f.default, bool) and not isinstance(getattr(options, f.name), bool)]:
+        mistakes.append(f"{name}={getattr(options, name)!r} must be True or False")
     for name, (low, high, words) in RANGES.items():
         value: Any = getattr(options, name)
         if not low <= value <= high:

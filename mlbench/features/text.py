@@ -215,8 +215,9 @@ class WordWeights(TransformerMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "layers_" in state:
-            self.vocabulary_ = words_of(state["vocabulary_"])
-            self.layers_ = [(words_of(tokens), words.tolist()) for tokens, words in state["layers_"]]
+            listed = lambda words: words_of(words) if isinstance(words, str) else words  # a list in files of version 0.2
+            self.vocabulary_ = listed(state["vocabulary_"])
+            self.layers_ = [(listed(tokens), np.asarray(words).tolist()) for tokens, words in state["layers_"]]
             self._places = _places_of(self.layers_)
 
     def transform(self, X: Any) -> np.ndarray:

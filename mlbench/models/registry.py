@@ -262,15 +262,19 @@ def candidates(
     names: Iterable[str] | None = None,  # which ones; None takes the usual ones, or all that are readable
     readable: bool = False,  # only models that a person can follow
 ) -> list[ModelSpec]:  # from simple to complex
-    "Models to compare; raises `UsageError` for an unknown task or name, and when none is left."
+    "Models to compare; raises `UsageError` for an unknown task or name, one that a person cannot follow where that is asked for, and when none is left."
     if task not in TASKS:
         raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
     usual = [s.name for s in MODELS if readable or s.name in USUAL]
     wanted = set(usual) if names is None else {model_spec(n).name for n in names}
+    opaque = [s.name for s in MODELS if s.name in wanted and not s.readable] if readable and names is not None else []
+    if opaque:
+        also = f"Leave it out of models, or name {', '.join(s.name for s in MODELS if s.readable and task in s.tasks)}."
+        raise UsageError(f"{', '.join(opaque)} cannot be read by a person, as constraints.interpretable asks. {also}")
     able = [s for s in MODELS if task in s.tasks and (s.readable or not readable)]
     left = [s for s in able if s.name in wanted]
     if not left:
-        why = "can be read by a person, as constraints.interpretable asks" if wanted and readable else f"does the task {task}" if wanted else "was named"
+        why = f"does the task {task}" if wanted else "was named"
         raise UsageError(f"No model is left to compare: none {why}. Name at least one of {', '.join(s.name for s in able)} in models.")
     return left
 

@@ -548,6 +548,7 @@ def _replay(
 ) -> Arena:  # itself
     "Fit what an earlier arena has fitted, with the same rounds; raises `UsageError` for anything that is no record."
     missing = sorted({"n_folds", "candidates", "notes"} - set(record))
+    missing = missing or sorted({"name", "kind", "params", "scale", "failure", "folds", "again"} - set.intersection(*map(set, record["candidates"])))
     if missing or record["n_folds"] > len(self.folds):
         why = f"{', '.join(missing)} not found" if missing else f"it rests on {record['n_folds']} folds, and here are {len(self.folds)}"
         raise UsageError(f"This is no record to replay here: {why}. Give the `trials` of a run, or model.comparison.arena.record().")
@@ -629,7 +630,7 @@ class Arena:
         target: Target,  # what the codes mean
         metrics: Sequence[str],  # the first one chooses
         seed: int = 0,  # of every random draw
-        n_jobs: int = 0,  # fits side by side, one thread each; 0 takes the cores that are there
+        n_jobs: int = 0,  # fits side by side, one thread each; 0 or -1 takes the cores that are there
         time_limit: float | None = None,  # seconds; None waits for all folds
         after: float | None = None,  # seconds of them for what comes after the fits, the fit of a readable leader on all rows not counted; None keeps none
         memory_gb: float | None = None,  # of this process; None sets no limit
@@ -640,7 +641,7 @@ class Arena:
         self.plan, self.y, self.target, self.seed = plan, y, target, seed
         self.time_limit, self.memory_gb, self.began = time_limit, memory_gb, time.perf_counter()
         self.folds = [Fold(i, self.rows, y, train, test, plan) for i, (train, test) in enumerate(folds)]
-        self.workers = max(1, n_jobs or thread_limit())
+        self.workers = n_jobs if n_jobs > 0 else thread_limit()
         self.n_folds, self.n_ranked = folds_in_time(len(folds), self.rows.size, time_limit, self.workers), 0
         self.keeper = _Keeper(checkpoints, {"rows": rows_hash(self.rows), "y": y, "plan": plan.to_dict()}) if checkpoints else None
         self.greater_is_better = metric(self.metrics[0]).greater_is_better

@@ -248,7 +248,8 @@ def with_ensemble(
 
     able = [name for name in found.oof if found.specs[name].family != "baseline"]
     members = {name: found.oof[name] for name in able or found.oof}
-    made = guarded_ensemble(members, found.y, found.metric, found.fold_of_row, stack=stack, seed=found.arena.seed if found.arena else 0)
+    seed, readable = found.arena.seed if found.arena else 0, [n for n in members if found.specs[n].readable]
+    made = guarded_ensemble(members, found.y, found.metric, found.fold_of_row, stack=stack, readable=readable, seed=seed)
     if not made.used:
         return replace(found, ensemble=made)
     rows = [(k, found.fold_of_row == k) for k in sorted(set(found.fold_of_row.tolist()) - {0})]

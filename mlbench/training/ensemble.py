@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -290,25 +290,28 @@ def _why(way: str, whole: _Fitted, name: str, scores: pd.DataFrame, p_value: flo
         alone = f"`{whole.single}` alone is used"
         if len(whole.weights) < 2:
             return f"{alone}: no other model adds to it."
-        both = f"an ensemble has {name} {number(means['weights'])}, clearly worse than {number(means['single'])} of the best single model"
+        both = f"an ensemble has {name} {number(means['weights'])}, no better than {number(means['single'])} of the best single model"
         return f"{alone}: on folds that had no say, {both}."
     what = "A stacking model on" if way == "stack" else "An ensemble of"
     sure = "" if p_value <= 0.05 else ", though these folds cannot tell the two apart for sure"
     chance = f" (p = {number(p_value, 2)}{sure})" if np.isfinite(p_value) else ""
+    behind = (1 if metric(name).greater_is_better else -1) * (means[way] - means["single"]) < 0
+    hope = " Within the noise of these folds several models are the safer choice." if behind else ""
     return (
         f"{what} {plural(len(whole.weights), 'model')} has {name} {number(means[way])} on folds that did not choose its weights, "
-        f"against {number(means['single'])} of the best single model{chance}."
+        f"against {number(means['single'])} of the best single model{chance}.{hope}"
     )
 
 
-def _pick(scores: pd.DataFrame, sign: int, several: bool, ratio: float) -> str:
+def _pick(scores: pd.DataFrame, sign: int, several: bool, ratio: float, plain: bool = False) -> str:
     "The plainer way of more hope: it gives way when folds that had no say find another better by more than a standard error."
 
     def better(one: str, other: str) -> bool:
         gaps = sign * (scores[one] - scores[other])
         return bool(gaps.mean() > np.nan_to_num(corrected_error(gaps.to_numpy(), ratio)))
 
-    way = "single" if not several or better("single", "weights") else "weights"
+    tied = plain and (sign * (scores["single"] - scores["weights"])).mean() >= 0
+    way = "single" if not several or tied or better("single", "weights") else "weights"
     return "stack" if "stack" in scores and better("stack", way) else way
 
 # %% ../../nbs/51_training.ensemble.ipynb #11dc152b
@@ -335,10 +338,13 @@ def guarded_ensemble(
     fold_of_row: np.ndarray,  # which fold tests a row
     *,
     stack: bool = False,  # whether a stacking model may compete
+    readable: Collection[str] = (),  # members that a person can follow: where such a one is best, an ensemble has to be better to replace it
     seed: int = 0,  # of the draws
 ) -> Ensemble:
     "An ensemble, unless folds that had no say in it find the best single model better by more than a standard error."
     names, rows = usable_members(oof)
+    if not len(rows) == len(y) == len(fold_of_row):
+        raise UsageError(f"{len(rows)} predictions, {len(y)} true values and {len(fold_of_row)} folds do not belong together. Give one of each for every row.")
     mine, y, sign = {n: np.asarray(oof[n], dtype=np.float64)[rows] for n in names}, np.asarray(y)[rows], 1 if metric(name).greater_is_better else -1
     whole, parts = _choose(mine, y, name, stack, seed), _parts(fold_of_row, rows, seed)
     scores, outputs = _cross_fit(mine, y, name, parts, stack, seed)
@@ -346,7 +352,8 @@ def guarded_ensemble(
         scores, outputs = _cross_fit(mine, y, _steady(name), parts, stack, seed)
         name, sign = _steady(name), -1
     ratio = 1 / (len(np.unique(parts)) - 1)
-    way = _pick(scores if whole.stacker is not None else scores.drop(columns="stack", errors="ignore"), sign, len(whole.weights) > 1, ratio)
+    compared = scores if whole.stacker is not None else scores.drop(columns="stack", errors="ignore")
+    way = _pick(compared, sign, len(whole.weights) > 1, ratio, whole.single in readable)
     full = np.full((len(rows), *outputs[way].shape[1:]), np.nan)
     full[rows] = outputs[way]
     test = corrected_difference(sign * scores[way], sign * scores["single"], ratio)

@@ -33,7 +33,7 @@ from .lineup import line_up
 from .model import Model
 
 # %% auto #0
-__all__ = ['LOOK_FROM', 'WORTH', 'RESERVE', 'fit', 'check_limits']
+__all__ = ['LOOK_FROM', 'WORTH', 'RESERVE', 'fit', 'check_kinds_of', 'check_limits']
 
 # %% ../../nbs/58_training.front.ipynb #e3c023b3
 def _frame_of(data: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -134,7 +134,7 @@ def fit(
     ensemble: bool = True,  # whether the weighted mean of the models may compete
     stack: bool = False,  # whether a linear model on their predictions may compete
     search_trials: int | None = None,  # settings to try beyond the portfolio; None tries what time is left for
-    n_jobs: int = 0,  # fits side by side, one thread each; 0 takes the cores that are there
+    n_jobs: int = 0,  # fits side by side, one thread each; 0 or -1 takes the cores that are there
     seed: int = 0,  # of every random draw
     replay: dict[str, Any] | None = None,  # `model.comparison.arena.record()` of an earlier call: do exactly what it did
     verbose: bool = True,  # say on the way what is being done
@@ -143,6 +143,7 @@ def fit(
 
     Raises `ProblemError` when the target cannot be predicted, `DataError` when the data cannot be read or no column is left, `UsageError` for a wrong argument.
     """
+    check_kinds_of(models, ignore, n_jobs)
     began, known = time.perf_counter(), {"task": task, "positive": positive, "metric": metric, "ignore": list(ignore), "seed": seed}
     check_limits(time_limit, memory_gb)
     with shown_progress(verbose):
@@ -159,11 +160,24 @@ def fit(
         return model
 
 # %% ../../nbs/58_training.front.ipynb #f19dc326
+def check_kinds_of(
+    models: Any,  # as given to `fit`
+    ignore: Any,
+    n_jobs: Any,
+) -> None:
+    "Refuse a single name where several are expected, whose letters would be taken for names, and a count that is none."
+    if not isinstance(n_jobs, int):
+        raise UsageError(f"n_jobs={n_jobs!r} must be a whole number, such as 2; 0 takes the cores that are there.")
+    for name, value in (("models", models), ("ignore", ignore)):
+        if isinstance(value, str):
+            raise UsageError(f"{name}={value!r} must be a list of names: {name}=[{value!r}].")
+
+
 def check_limits(
     time_limit: float | None,  # seconds
     memory_gb: float | None,
 ) -> None:
-    "Refuse limits that are not above zero."
+    "Refuse limits that are no numbers above zero."
     for name, value, example in (("time_limit", time_limit, "60 (seconds)"), ("memory_gb", memory_gb, "8")):
-        if value is not None and not (isinstance(value, int | float) and value > 0):
+        if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")):
             raise UsageError(f"{name}={value!r} must be a number above 0, such as {example}; None sets no limit.")

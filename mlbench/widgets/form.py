@@ -289,8 +289,9 @@ class StaticForm:
         for name, p in self.schema.items():
             mark = "b" if _differs(p, self.values[name]) else "span"
             value, default = escape(yaml_literal(self.values[name])), escape(yaml_literal(p.default))
-            rows.append(f"<tr><td>{escape(name)}</td><td><{mark}>{value}</{mark}></td><td>{default}</td><td>{escape(p.help)}</td></tr>")
-        head = "<tr><th>parameter</th><th>value</th><th>default</th><th>meaning</th></tr>"
+            cells = [escape(name), f"<{mark}>{value}</{mark}>", default, escape(p.help)]
+            rows.append("<tr>" + "".join(f"<td style='text-align:left'>{c}</td>" for c in cells) + "</tr>")
+        head = "<tr>" + "".join(f"<th style='text-align:left'>{h}</th>" for h in ("parameter", "value", "default", "meaning")) + "</tr>"
         note = f"To change one: <code>mlbench run -p {escape(section_of(self.stage))}.NAME=VALUE</code>, or its line in <code>params.yaml</code>."
         return f"<div class='mlbench-table'><table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table><div class='mlbench-note'>{note}</div></div>"
 

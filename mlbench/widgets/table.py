@@ -174,20 +174,25 @@ def _caption(matching: int, total: int, first: int, shown: int) -> str:
     return where + (f" that match, {plural(total, 'row')} in all" if matching < total else "")
 
 # %% ../../nbs/95_widgets.table.ipynb #e58ae446
+def _side(column: dict[str, Any]) -> str:
+    "Words start at the left, whatever the notebook's own style says."
+    return "text-align:right;" if column["numeric"] else "text-align:left;"
+
+
 def _openings(page: Page) -> list[str]:
     "The opening tag of the cells of each column: numbers to the right, short texts in one line, long ones in a wide column."
     tags = []
     for n, column in enumerate(page.columns[1:], start=1):
         longest = max((len(row[n] or "") for row in page.rows), default=0)
         width = "white-space:nowrap" if longest <= 28 else f"min-width:{min(32, max(11, longest // 4))}em"
-        tags.append(f"<td{' class=num' if column['numeric'] else ''} style='{width}'>")
+        tags.append(f"<td{' class=num' if column['numeric'] else ''} style='{_side(column)}{width}'>")
     return tags
 
 
 def _static_html(frame: pd.DataFrame, title: str, rows: int) -> str:
     "The first rows as HTML."
     page = page_of(frame.iloc[:rows], size=max(rows, 1))
-    names = "".join(f"<th{' class=num' if c['numeric'] else ''}>{escape(c['name'])}</th>" for c in page.columns[1:])
+    names = "".join(f"<th{' class=num' if c['numeric'] else ''} style='{_side(c)}'>{escape(c['name'])}</th>" for c in page.columns[1:])
     opening = _openings(page)
     words = [{"True": "yes", "False": "no"} if c["kind"].startswith("yes") else {} for c in page.columns[1:]]
     said = [["–" if v is None else escape(w.get(v, v)) for w, v in zip(words, row[1:], strict=True)] for row in page.rows]
