@@ -103,8 +103,15 @@ class CutTexts:
 
 # %% ../../nbs/32_features.text.ipynb #abbe0d43
 KEPT = 8  # columns that are remembered
-MOST_KEPT = 100_000  # rows of a column that is remembered at most
+MOST_KEPT = 20_000_000  # tokens of all columns that are remembered, with one for each text
 _kept: list[tuple[np.ndarray, CutTexts]] = []
+
+
+def _remember(texts: np.ndarray, cut: CutTexts) -> None:
+    "Put a column in front of those that are remembered."
+    kept = [(texts, cut), *_kept[: KEPT - 1]]
+    sizes = np.cumsum([len(seen) + held.counts.nnz for seen, held in kept])
+    _kept[:] = kept[: int((sizes <= MOST_KEPT).sum())]
 
 
 def cut_texts(
@@ -114,6 +121,16 @@ def cut_texts(
     for seen, cut in tuple(_kept):
         if len(seen) == len(texts) and bool((seen == texts).all()):
             return cut
+    row, different = pd.factorize(texts)
+    split = [text.split(" ") for text in different]
+    flat = np.fromiter(chain.from_iterable(split), dtype=object)
+    text_of = np.repeat(np.arange(len(split)), np.fromiter(map(len, split), dtype=np.int64, count=len(split)))
+    there = flat != ""
+    token, tokens = pd.factorize(flat[there])
+    counts = csr_matrix((np.ones(len(token)), (text_of[there], token)), shape=(len(split), len(tokens)))
+    cut = CutTexts(row, tokens.tolist(), counts)
+    _remember(texts, cut)
+    return cut
     row, different = pd.factorize(texts)
     known: dict[str, int] = {}
     found = [[known.setdefault(token, len(known)) for token in words_of(text)] for text in different]
