@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -159,6 +161,39 @@ def arena_on(frame: pd.DataFrame, **more) -> Arena:
     return Arena(make_plan(schema, problem), frame, target.encode(frame["left"]), folds, **given)
 
 
+def test_a_long_table_is_cut_to_what_there_is_time_for_told_and_replayed(table, monkeypatch):
+    monkeypatch.setattr("mlbench.training.front.LARGE", 400)
+    monkeypatch.setattr("mlbench.training.front.rows_in_time", lambda cost, folds, seconds, workers: 250 if 0 < cost < 1 and seconds < 5 else 0)
+    given: dict[str, Any] = {"models": ["linear", "lightgbm"], "verbose": False}
+    cut = mb.fit(table, "left", time_limit=5, search_trials=0, **given)
+    assert "learnt from 250 of 400 rows" in cut.facts["notes"][0] and cut.facts["rows"] == 250
+    record = cut.comparison.arena.record()
+    assert record["rows"] == 250 and np.array_equal(mb.fit(table, "left", replay=record, **given).output(table), cut.output(table))
+    assert mb.fit(table, "left", **given).facts["rows"] == 400, "without a limit all rows are learnt from"
+    del record["rows"]  # of an earlier version
+    assert mb.fit(table, "left", replay=record, **given).facts["rows"] == 400
+
+
+def test_a_fit_that_takes_long_does_not_keep_others_from_beginning(table, monkeypatch):
+    from mlbench.training import arena as module
+
+    quick, fit, order = threading.Event(), module.fit_fold, []
+
+    def slow_first(spec: Any, fold: Any, *rest: Any) -> Any:
+        if not order:
+            order.append("slow")
+            assert quick.wait(30), "four other fits have ended meanwhile"
+        done = fit(spec, fold, *rest)
+        order.append(spec.name)
+        if len(order) == 5:
+            quick.set()
+        return done
+
+    monkeypatch.setattr(module, "fit_fold", slow_first)
+    arena = arena_on(table, n_jobs=2).compete(candidates("binary", ["linear", "tree"]))
+    assert len(order) == 7 and all(list(e.fits) == [0, 1, 2] for e in arena.entries.values())
+
+
 def test_ctrl_c_ends_the_fits_that_learn_in_rounds_and_the_record_replays_them(table, monkeypatch):
     arena, real = arena_on(table), rounds.Watch.stop
 
@@ -292,9 +327,12 @@ def test_time_for_a_readable_leader_is_kept_back(table):
     arena.entries["lightgbm"].scores[0]["log_loss"] = 0.4
     arena.keep_back()
     assert arena.leader() == "lightgbm" and arena.kept_back == 60
-    arena.entries["linear"].scoring = 50.0
+    arena.entries["linear"].scoring = 50.0  # less than what is kept anyway
     arena.keep_back()
-    assert arena.kept_back == 100  # what the scores took, twice, for an ensemble that makes many of them
+    assert arena.kept_back == 60
+    arena.entries["linear"].scoring = 100.0
+    arena.keep_back()
+    assert arena.kept_back == 100  # what the scores took, for an ensemble that makes many of them
     nobody = arena_on(table, time_limit=1_000.0)
     nobody.entries = arena.entries
     nobody.keep_back()

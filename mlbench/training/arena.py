@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -248,7 +248,7 @@ SHARE = 0.3  # of the time left that one candidate may take
 LEAST, NEEDED = 0.05, 0.3  # seconds that a fit is given at least, and one that has to be there
 LIGHT = ("baseline", "linear")  # families that need hardly any memory beyond the rows
 ENOUGH = 0.6  # share of the time of others of its kind that makes a fit worth beginning
-ENDING = 2.0  # times the seconds of all scores that ensemble and calibration take, roughly
+ENDING = 1.0  # times the seconds of all scores that ensemble and calibration take, roughly
 
 # %% ../../nbs/52_training.arena.ipynb #e51bf42f
 def _features_ahead(self: Arena, style: str) -> float:
@@ -431,11 +431,11 @@ def _too_slow(self: Arena, entry: Entry, waiting: int) -> bool:
     loading = TORCH if entry.spec.family == "neural" and "torch._dynamo" not in sys.modules else 0.0
     return ahead > left / 2 or loading > SHARE / 2 * left or (self.seconds_for(entry.spec.style, waiting) or 0.0) < ENOUGH * usual
 
-# %% ../../nbs/52_training.arena.ipynb #2a928e2b
+# %% ../../nbs/52_training.arena.ipynb #3674d92e
 def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold, int]]:
     "Fits still to be done, as long as there is time; asked again after each one."
     for turn, spec in enumerate(specs):
-        entry = self.entries[spec.name]
+        entry, waiting = self.entries[spec.name], len(specs) - turn
         if spec.largest is not None and len(self.rows) > spec.largest:
             entry.failure = f"not compared: {len(self.rows):,} rows are more than the {spec.largest:,} that {spec.name} is tried on"
         for fold in self.folds[: self.n_folds]:
@@ -445,14 +445,32 @@ def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold
                 continue
             if entry.failure or self.stopped or fold.position >= self.n_folds:
                 break
-            if not self.has_to_be(entry, fold) and (self.time_left() <= 0 or self.too_slow(entry, len(specs) - turn)):
+            if not self.has_to_be(entry, fold) and (self.time_left() <= 0 or self.too_slow(entry, waiting)):
                 break
             if spec.family not in LIGHT and self.full():
                 break
             if fold.position not in entry.fits:
-                yield entry, fold, len(specs) - turn
+                yield entry, fold, waiting
 
-# %% ../../nbs/52_training.arena.ipynb #213b6cfc
+# %% ../../nbs/52_training.arena.ipynb #072b95c9
+def _end_done(
+    self: Arena,
+    running: list[tuple[Entry, Fold, Any]],  # fits that have begun; those that are done are taken out
+    most: int,  # fits that may go on
+) -> None:
+    "Put down fits that are done, and wait until no more than so many go on."
+    while running:
+        waiting = [fit for _, _, fit in running if not isinstance(fit, FoldFit)]
+        if len(waiting) > most:
+            wait(waiting, return_when=FIRST_COMPLETED)
+        done = [r for r in running if isinstance(r[2], FoldFit) or r[2].done()]
+        if not done:
+            return
+        for one in done:
+            self.end(*one)
+        running[:] = [r for r in running if all(r is not one for one in done)]
+
+# %% ../../nbs/52_training.arena.ipynb #95b0ee44
 def _compete(
     self: Arena,
     specs: Sequence[ModelSpec],  # in the order of their turns
@@ -468,12 +486,8 @@ def _compete(
                 report(f"cross-validation: {entry.spec.name}, fold {fold.number} of {self.n_folds}", done, total, **self.best_so_far())
                 running.append((entry, fold, self.begin(entry, fold, waiting)))
                 done += 1
-                while running and (len(running) > self.workers or isinstance(running[0][2], FoldFit)):
-                    self.end(*running[0])
-                    running.pop(0)
-            while running:
-                self.end(*running[0])
-                running.pop(0)
+                self.end_done(running, self.workers)
+            self.end_done(running, 0)
         except KeyboardInterrupt:
             if settings().run is not None:  # the runner wants to end, and to go on from the fits that were kept
                 raise
@@ -527,6 +541,7 @@ def _close_entries(self: Arena) -> None:
         note = f"{words[0].upper()}{words[1:]} after {self.n_ranked} of {len(self.folds)} folds; the scores rest on these."
         self.notes += [] if note in self.notes else [note]
     for entry in self.entries.values():
+        entry.fits, entry.scores = dict(sorted(entry.fits.items())), dict(sorted(entry.scores.items()))
         if not entry.failure and entry.depth < max(self.n_ranked, 1):
             reached = f"after {entry.depth} of {self.n_ranked} folds" if entry.depth else "before its turn"
             entry.failure = f"not compared: {words} {reached}"
@@ -539,7 +554,8 @@ def _record(self: Arena) -> dict[str, Any]:
         spec, fits = entry.spec, sorted(entry.fits.items())
         given = {"name": name, "kind": spec.base or spec.name, "params": dict(spec.params), "scale": spec.scale, "failure": entry.failure}
         tried.append(given | {"folds": [p for p, _ in fits], "again": [f.again for _, f in fits], "fit_seconds": [round(f.fit_seconds, 3) for _, f in fits]})
-    return {"seed": self.seed, "metrics": self.metrics, "n_folds": self.n_ranked, "time_limit": self.time_limit, "candidates": tried, "notes": self.notes}
+    about = {"seed": self.seed, "metrics": self.metrics, "rows": len(self.rows)}
+    return about | {"n_folds": self.n_ranked, "time_limit": self.time_limit, "candidates": tried, "notes": self.notes}
 
 
 def _replay(
@@ -651,7 +667,7 @@ class Arena:
         self.after, self.kept_back = after, after or 0.0
 
     seconds_for, time_left, full, begin, end, best_so_far = _seconds_for, _time_left, _full, _begin, _end, _best_so_far
-    features_ahead, has_to_be, fewer_folds, leader, keep_back = _features_ahead, _has_to_be, _fewer_folds, _leader, _keep_back
+    end_done, features_ahead, has_to_be, fewer_folds, leader, keep_back = _end_done, _features_ahead, _has_to_be, _fewer_folds, _leader, _keep_back
     jobs, limit_words, too_slow, compete, stop, close_entries = _jobs, _limit_words, _too_slow, _compete, _stop, _close_entries
     run, drop, fitted, record, replay = _run, _drop, _fitted, _record, _replay
 

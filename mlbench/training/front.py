@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import pandas as pd
 
 from ..core.errors import UsageError
 from ..core.progress import shown_progress
+from ..core.settings import thread_limit
 from ..data.schema import Schema, infer_schema
 from ..data.sources import read_table
 from ..data.splits import make_folds
 from ..eda.early import early_warnings
 from ..features.plan import FeaturePlan, make_plan
+from ..models.registry import ModelSpec
 from ..problem.checks import labelled_rows
 from ..problem.problem import Problem
 from ..problem.proposal import propose
@@ -29,8 +31,10 @@ from ..problem.target import Target, make_target
 from .arena import Arena
 from .chosen import fit_chosen
 from .compare import Comparison, compared, with_ensemble
+from .extent import LARGE, kept_rows, rows_in_time, seconds_per_row
 from .lineup import line_up
 from .model import Model
+from .search import kinds_to_search, search
 
 # %% auto #0
 __all__ = ['LOOK_FROM', 'WORTH', 'RESERVE', 'fit', 'check_kinds_of', 'check_limits']
@@ -57,7 +61,7 @@ def _problem_for(frame: pd.DataFrame, source: str, target: str, known: dict[str,
     problem.check_frame(frame)
     return problem
 
-# %% ../../nbs/58_training.front.ipynb #30291b17
+# %% ../../nbs/58_training.front.ipynb #e8646123
 @dataclass
 class _Question:
     "A table and what is asked of it."
@@ -98,24 +102,47 @@ def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, a
     limits: dict[str, Any] = {"time_limit": time_limit, "after": after, "memory_gb": memory_gb, "n_jobs": n_jobs, "seed": seed}
     return Arena(asked.plan, asked.rows, asked.y, folds, schema=asked.schema, target=asked.target, metrics=asked.problem.metrics, **limits)
 
+# %% ../../nbs/58_training.front.ipynb #39421b6b
+def _workers(n_jobs: int) -> int:
+    "Fits side by side."
+    return n_jobs if n_jobs > 0 else thread_limit()
+
+
+def _in_time(asked: _Question, seconds: float | None, workers: int, seed: int, given: int | None = None) -> tuple[_Question, list[str]]:
+    "A long table cut to the rows that there is time for, or to the number that an earlier call took; and a note about it."
+    rows, folds = len(asked.rows), asked.problem.fold_settings()["folds"]
+    if given is None and (seconds is None or rows * len(asked.plan.inputs) <= LARGE):
+        return asked, []
+    count = given or rows_in_time(seconds_per_row(asked.plan, asked.rows, asked.y, asked.schema), folds, seconds or 0.0, workers)
+    if count >= rows:
+        return asked, []
+    kept = kept_rows(asked.y, count, bool(asked.target.classes), seed)
+    why = "drawn at random: features of all would leave too little time for models. A longer limit takes more."
+    note = f"It is learnt from {len(kept):,} of {rows:,} rows, {why}"
+    return replace(asked, rows=asked.rows.iloc[kept], y=asked.y[kept]), [note]
+
 # %% ../../nbs/58_training.front.ipynb #b00119c5
-WORTH = 0.2  # share of the time that must be left for a search to begin
+WORTH = 0.04  # share of the time that must be left for a search to begin
+
+
+def _searchable(arena: Arena, left: float) -> list[ModelSpec]:
+    "The three kinds that did best of those that there is time to try again."
+    again = {name: 1.25 * e.fit_seconds / arena.workers for name, e in arena.entries.items()}
+    return [spec for spec in kinds_to_search(arena, len(arena.entries)) if again[spec.name] <= left][:3]
 
 
 def _search_on(arena: Arena, found: Comparison, trials: int | None, rule: str) -> Comparison:
     "Search while there is time, or for so many trials."
-    from mlbench.models.spaces import SPACES
-    from mlbench.training.search import search
-
-    left, able = arena.time_left(), [n for n, e in arena.entries.items() if not e.failure and (e.spec.base or n) in SPACES]
-    enough = arena.time_limit is not None and left > WORTH * arena.time_limit
-    if not able or arena.stopped or trials == 0 or (trials is None and not enough) or left <= 0:
+    left, limit = arena.time_left(), arena.time_limit
+    enough = limit is not None and left > WORTH * limit
+    if arena.stopped or trials == 0 or (trials is None and not enough) or left <= 0:
         return found
-    search(arena, trials=trials, seconds=None if arena.time_limit is None else left, seed=arena.seed)
+    if kinds := _searchable(arena, left):
+        search(arena, kinds, trials=trials, seconds=None if limit is None else left, seed=arena.seed)
     return compared(arena, rule)
 
 # %% ../../nbs/58_training.front.ipynb #00d8239e
-RESERVE = 0.06  # share of the time that is kept at least for ensemble, calibration and the model
+RESERVE = 0.04  # share of the time that is kept at least for ensemble, calibration and the model
 
 
 def fit(
@@ -143,20 +170,21 @@ def fit(
 
     Raises `ProblemError` when the target cannot be predicted, `DataError` when the data cannot be read or no column is left, `UsageError` for a wrong argument.
     """
-    check_kinds_of(models, ignore, n_jobs)
+    check_kinds_of(models, ignore, n_jobs, replay)
     began, known = time.perf_counter(), {"task": task, "positive": positive, "metric": metric, "ignore": list(ignore), "seed": seed}
     check_limits(time_limit, memory_gb)
     with shown_progress(verbose):
         asked = _question(data, target, known)
         warned = _warned(asked, time_limit)
-        left, after = (None, None) if time_limit is None else (max(time_limit - (time.perf_counter() - began), 0.0), RESERVE * time_limit)
-        arena = _arena(asked, seed, n_jobs, left, after, memory_gb)
+        left = lambda: None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
+        asked, cut = _in_time(asked, left(), _workers(n_jobs), seed, (replay or {}).get("rows"))
+        arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
         specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable)
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
         model = fit_chosen(found, schema=asked.schema, problem=asked.problem)
-        model.facts["notes"] = [*warned, *model.facts["notes"]]
+        model.facts["notes"] = [*warned, *cut, *model.facts["notes"]]
         return model
 
 # %% ../../nbs/58_training.front.ipynb #f19dc326
@@ -164,8 +192,11 @@ def check_kinds_of(
     models: Any,  # as given to `fit`
     ignore: Any,
     n_jobs: Any,
+    replay: Any = None,
 ) -> None:
-    "Refuse a single name where several are expected, whose letters would be taken for names, and a count that is none."
+    "Refuse a single name where several are expected, whose letters would be taken for names, a count that is none and a record that is none."
+    if replay is not None and not isinstance(replay, dict):
+        raise UsageError(f"replay must be a record of an earlier fit (model.comparison.arena.record()), not a {type(replay).__name__}.")
     if not isinstance(n_jobs, int):
         raise UsageError(f"n_jobs={n_jobs!r} must be a whole number, such as 2; 0 takes the cores that are there.")
     for name, value in (("models", models), ("ignore", ignore)):
