@@ -266,7 +266,7 @@ class Results:
             for system in (s for s in systems if s in found):
                 kept.setdefault(system, {})[number] = self.outcome(cell(table, number), system, found[system])
         about = {n: self.known["tables"][cell(table, n)] for n in sorted({n for of in kept.values() for n in of})}
-        first = next(iter(about.values()), {"task": "", "train": 1, "test": 0})
+        first: dict[str, Any] = next(iter(about.values()), {"task": "", "train": 1, "test": 0})
         constant = {n: (a["constant"], a["constant_second"]) for n, a in about.items()}
         return scoring.Fits(first["task"], constant, first["test"] / first["train"], {s: kept[s] for s in systems if s in kept})
 
