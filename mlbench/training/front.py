@@ -151,7 +151,7 @@ def fit(
         warned = _warned(asked, time_limit)
         left, after = (None, None) if time_limit is None else (max(time_limit - (time.perf_counter() - began), 0.0), RESERVE * time_limit)
         arena = _arena(asked, seed, n_jobs, left, after, memory_gb)
-        specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable)
+        specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable, asked.problem.metrics[0])
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
