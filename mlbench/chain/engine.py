@@ -287,6 +287,7 @@ class Client:
         stage_timeout: float | None = None,  # seconds for all
         hold: Hold | None = None,  # keep the kernel when a cell fails
         start_timeout: float = 60.0,  # seconds for a kernel to start
+        began: float | None = None,  # since when the stage's time runs, on the monotonic clock; None: from now on
     ):
         self.execution, self.fresh, self.hold, self.start_timeout = execution, fresh, hold, start_timeout
         self.cell_timeout, self.stage_timeout = cell_timeout, stage_timeout
@@ -299,7 +300,7 @@ class Client:
         self.idle = False  # whether a kernel whose cell failed listens again
         self.stopping = False  # somebody wants the run to end
         self.memory_word: str | None = None  # said by who ended the kernel because of its memory
-        self.began, self.kills = time.monotonic(), system_kills()
+        self.began, self.kills = time.monotonic() if began is None else began, system_kills()
         collect()
 
     time_left, start, connect, ask, receive, death, listen, store = _time_left, _start, _connect, _ask, _receive, _death, _listen, _store

@@ -66,12 +66,13 @@ def write_parameters(
 # %% ../../nbs/93_chain.job.ipynb #2601c770
 def _work(self: Job, path: Path, project: Path, env: Mapping[str, str]) -> None:
     "The thread's work: the error, if any, is kept for the main thread."
+    began = time.monotonic()  # on a busy machine the engine's own imports take their time
     from mlbench.chain.engine import run_notebook
     from mlbench.chain.hold import Hold
 
     options = self.options
     hold = Hold(options.hold_minutes, options.hold_memory_mb) if options.on_error == "hold" else None
-    limits = {"fresh": options.fresh, "cell_timeout": options.cell_timeout, "stage_timeout": options.stage_timeout, "hold": hold}
+    limits = {"fresh": options.fresh, "cell_timeout": options.cell_timeout, "stage_timeout": options.stage_timeout, "began": began, "hold": hold}
     try:
         run_notebook(path, self.heard, self.take_client, path.parent / "kernel.log", project, env, **limits)
     except BaseException as error:

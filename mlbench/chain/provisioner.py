@@ -179,7 +179,7 @@ def fork_kernel(
             answer = receive(connection, buffer, deadline - time.monotonic())
         except TimeoutError:
             connection.close()
-            raise Refused(f"the fork server did not answer within {seconds:g} s") from None
+            raise Refused(f"the fork server did not answer within {seconds:.3g} s") from None
         except OSError:
             answer = {}
         if "pid" in answer:

@@ -277,7 +277,7 @@ def _end_family(process: subprocess.Popen[str]) -> None:
 def _warn(run: Run, what: str) -> str:
     "One line of warning, kept with the run's events."
     again = f"python -m mlbench.chain.tracking {shlex.quote(str(run.folder))}"
-    message = f"The run is complete, but was not tracked: {what}. Its files hold everything; track it again with: {again}"
+    message = f"The run was not tracked: {what}. Its files hold everything; track it again with: {again}"
     with contextlib.suppress(OSError):
         append_line(run.folder / "events.jsonl", {"type": "warning", "time": time.time(), "what": "tracking", "message": message})
     return message
