@@ -281,7 +281,7 @@ def search_parallel(
         line = {"color": shade, "width": 1 + fifth / 4}
         figure.add_scatter(x=x, y=y, text=text, mode="lines", line=line, name=name, showlegend=bool(name), hovertemplate="%{text}<extra></extra>")
     for place, ticks in enumerate(marks):
-        look = {"mode": "lines+text", "textposition": "middle left", "textfont": {"size": 11}, "line": {"color": INK, "width": 1}}
+        look = {"mode": "lines+text", "textposition": "middle left", "textfont": {"size": 11}, "line": {"color": INK, "width": 1}, "cliponaxis": False}
         figure.add_scatter(
             x=[place] * len(ticks), y=[p for p, _ in ticks], text=[f"{t}\u00a0\u00a0" for _, t in ticks], showlegend=False, hoverinfo="skip", **look
         )
