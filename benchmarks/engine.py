@@ -6,7 +6,9 @@
 
 fit: wall time of `mb.fit` with a limit, over the time that its models' own fits took, divided by two for the two that run side by side.
 Bar: 10% on top. What is inside of it is told: features, predictions of held-out rows, the rest (kinds of columns, folds, ensemble); the CPU
-time of each too, which says the same on a machine that has other work.
+time of each too, which says the same on a machine that has other work. Then where the two workers lose time: how long both fitted, only one
+did (and what the other did meanwhile), or nobody (before the first fit, between fits, after the last). Half a worker's time is lost while
+one fits, all of it while nobody does: "lost" is the wall time less that of the fits, what the overhead is made of.
 
 predict: rows per second of `model.predict_proba`, and of its members' own predictions on features that are made already; the same for one row
 and for a hundred; and the seconds to write the model and to open it.
@@ -34,11 +36,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from common import options
 
 CORES = 2
 OVERHEAD = 0.10
 LATE = 1.10
+PARTS = ("fit", "predict", "growth")
+FEWEST = 100  # rows
 MISSED: list[str] = []
+Span = tuple[str, int, float, float]  # what, thread, start, end
 
 
 def told(name: str, value: float, unit: str, bar: float | None = None, note: str = "") -> None:
@@ -72,9 +78,10 @@ def mixed_table(rows: int, seed: int = 0) -> pd.DataFrame:
 
 
 @contextmanager
-def clocked(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
-    "Add up the seconds that some functions take, over all threads, while this is open."
+def clocked(places: dict[str, tuple[Any, str]]) -> Iterator[tuple[dict[str, float], list[Span]]]:
+    "Add up the seconds that some functions take, over all threads, while this is open, and note when each call began and ended."
     spent: dict[str, float] = defaultdict(float)
+    spans: list[Span] = []
     lock, before = threading.Lock(), {}
 
     def timed(label: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,8 +90,10 @@ def clocked(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
             try:
                 return work(*given, **named)
             finally:
+                end = time.perf_counter()
                 with lock:
-                    spent[label] += time.perf_counter() - start
+                    spans.append((label, threading.get_ident(), start, end))
+                    spent[label] += end - start
                     spent[f"{label}: cpu"] += time.thread_time() - own
                     spent[f"{label}: calls"] += 1
 
@@ -94,10 +103,52 @@ def clocked(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
         before[label] = getattr(owner, name)
         setattr(owner, name, timed(label, before[label]))
     try:
-        yield spent
+        yield spent, spans
     finally:
         for label, (owner, name) in places.items():
             setattr(owner, name, before[label])
+
+
+ORDER = ("fits", "predictions", "making", "features")  # of calls within one another the first of these counts
+DOES = {"predictions": "predicts", "making": "makes features", "features": "waits for features", "nothing": "has nothing to do"}
+
+
+def moments(spans: list[Span], begin: float, end: float) -> dict[tuple[str, ...], float]:
+    "Seconds of a stretch of time by what the threads did at once: a word for each that was at work."
+    edges = [(min(max(t, begin), end), turn, what, thread) for what, thread, *ends in spans for t, turn in zip(ends, (1, -1))]
+    told: dict[tuple[str, ...], float] = defaultdict(float)
+    open_calls: dict[tuple[int, str], int] = defaultdict(int)
+    last = begin
+    for at, turn, what, thread in sorted([*edges, (end, 0, "", 0)]):
+        doing = {t: min((w for (of, w), n in open_calls.items() if of == t and n), key=ORDER.index) for (t, _), n in open_calls.items() if n}
+        told[tuple(sorted(doing.values(), key=ORDER.index))] += at - last
+        open_calls[thread, what] += turn
+        last = at
+    return {state: seconds for state, seconds in told.items() if seconds > 0}
+
+
+def split_by(told: dict[tuple[str, ...], float], fits: int) -> dict[str, float]:
+    "Seconds with so many fits at once, by what others did meanwhile."
+    found: dict[str, float] = defaultdict(float)
+    for state, seconds in told.items():
+        if min(state.count("fits"), CORES) == fits:
+            found[next((w for w in state if w != "fits"), "nothing")] += seconds
+    return found
+
+
+def lost(spans: list[Span], begin: float, end: float) -> None:
+    "Tell how long both workers fitted, one of them did, and nobody did."
+    fits = [(start, stop) for what, _, start, stop in spans if what == "fits"]
+    first, last = (min(start for start, _ in fits), max(stop for _, stop in fits)) if fits else (end, end)
+    whole = moments(spans, begin, end)
+    both, one = (sum(split_by(whole, n).values()) for n in (CORES, 1))
+    told("both workers fit", both, "s", note=f"{both / (end - begin):.0%} of the time")
+    told("only one fits", one, "s", note="the other " + ", ".join(f"{DOES[k]} {v:.2f}" for k, v in sorted(split_by(whole, 1).items())) if one else "")
+    places = {"before the first fit": (begin, first), "between fits": (first, last), "after the last": (last, end)}
+    none = {name: split_by(moments(spans, *ends), 0) for name, ends in places.items()}
+    nobody = sum(sum(found.values()) for found in none.values())
+    told("nobody fits", nobody, "s", note=", ".join(f"{name} {sum(f.values()):.2f} (features {f['making']:.2f})" for name, f in none.items()))
+    told("lost to this, over two cores", nobody + one / CORES, "s", note="the wall time less the fits' own")
 
 
 def fitting(rows: int, seconds: float) -> Any:
@@ -107,18 +158,19 @@ def fitting(rows: int, seconds: float) -> Any:
 
     frame = mixed_table(rows)
     mb.fit(frame.head(300), target="left", time_limit=2)  # libraries are loaded before the clock starts
-    places = {"fits": (arena, "fit_rounds"), "predictions": (arena, "output_of"), "features": (arena.Fold, "features")}
-    with clocked(places) as spent:
+    places = {"fits": (arena, "fit_rounds"), "predictions": (arena, "output_of"), "features": (arena.Fold, "features"), "making": (arena.SharedFits, "made")}
+    with clocked(places) as (spent, spans):
         start, own = time.perf_counter(), time.process_time()
-        model = mb.fit(frame, target="left", time_limit=seconds)
-        wall, cpu = time.perf_counter() - start, time.process_time() - own
-    fits = spent["fits"] / CORES
+        model = mb.fit(frame, target="left", time_limit=seconds, n_jobs=CORES)
+        end, cpu = time.perf_counter(), time.process_time() - own
+    wall, fits = end - start, spent["fits"] / CORES
     print(f"## fit: {rows:,} rows, limit {seconds:g} s, {int(spent['fits: calls'])} fits; model {model.spec_name}")
     told("wall time of mb.fit", wall, "s", LATE * seconds)
     told("own time of all its fits, over two cores", fits, "s")
     told("making features, over two cores (waiting for it included)", spent["features"] / CORES, "s")
     told("predicting held-out rows, over two cores", spent["predictions"] / CORES, "s")
-    told("CPU time of mb.fit", cpu, "s", note=", ".join(f"{k} {spent[f'{k}: cpu']:.2f}" for k in places))
+    told("CPU time of mb.fit", cpu, "s", note=", ".join(f"{k} {spent[f'{k}: cpu']:.2f}" for k in places if k != "making"))
+    lost(spans, start, end)
     told("overhead: wall time over that of the fits, less one", wall / fits - 1 if fits else float("inf"), "", OVERHEAD)
     return model
 
@@ -256,28 +308,15 @@ def growth(sizes: list[int], seconds: float) -> None:
 # --- the command ----------------------------------------------------------------------------------------------------------------------
 
 
-def sizes(text: str) -> list[int]:
-    "Numbers of rows."
-    if not all(n.isdigit() and int(n) for n in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of rows, such as 10000,100000")
-    return [int(n) for n in text.split(",")]
-
-
-def parts_of(text: str) -> list[str]:
-    "Names of parts."
-    unknown = [p for p in text.split(",") if p not in ("fit", "predict", "growth")]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"there is no part {unknown[0]!r}: there are fit, predict, growth")
-    return text.split(",")
-
-
 def main() -> int:
     "Print every figure."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="fit,predict,growth", type=parts_of, help="some of fit, predict, growth")
-    parser.add_argument("--seconds", type=float, default=60.0, help="limit of a fit")
-    parser.add_argument("--rows", type=int, default=10_000, help="of the table of fit and predict")
-    parser.add_argument("--growth", type=sizes, default="10000,100000,1000000", help="sizes of the part growth")
+    rows = options.whole("the rows of a table", FEWEST, 10_000)
+    growth_of = options.wholes("the sizes of tables in rows", FEWEST, "10000,100000")
+    parser.add_argument("--parts", default=list(PARTS), type=options.names("part", PARTS), help="some of fit, predict, growth")
+    parser.add_argument("--seconds", type=options.seconds, default=60.0, help="limit of a fit")
+    parser.add_argument("--rows", type=rows, default=10_000, help="of the table of fit and predict")
+    parser.add_argument("--growth", type=growth_of, default=[10_000, 100_000, 1_000_000], help="sizes of the part growth")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:

@@ -27,6 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common import options
+
 IMPORTS = "import pandas as pd\nimport sklearn.linear_model\nimport torch"
 CALLS = [
     "frame = pd.DataFrame({'x': range(100)})\nframe['y'] = frame.x * 2.0 + 1",
@@ -198,8 +200,8 @@ def server_memory(folder: Path) -> None:
 def main() -> int:
     "Print every figure."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=2, help="of the chain and the script, in turn")
+    parser.add_argument("--repeats", type=options.whole("a number of repeats", 1, 5), default=5, help="of each stage; the quickest counts")
+    parser.add_argument("--rounds", type=options.whole("a number of rounds", 1, 2), default=2, help="of the chain and the script, in turn")
     parser.add_argument("--quick", action="store_true", help="leave out the chain")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,6 +16,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+from common import options
+
 START = "import json, resource, sys, time\n"
 MEMORY = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)"
 RUNS = {
@@ -89,8 +91,8 @@ def measure(code: str, path: Path) -> dict[str, float]:
 def main() -> None:
     "Measure all readers in turn, and print the best run of each."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the table")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each reader; the fastest counts")
+    parser.add_argument("--rows", type=options.whole("the rows of a table", 1, 1_000_000), default=1_000_000, help="rows of the table")
+    parser.add_argument("--repeat", type=options.whole("a number of runs", 1, 3), default=3, help="runs of each reader; the fastest counts")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mixed.csv"

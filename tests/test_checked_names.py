@@ -27,6 +27,9 @@ MISTYPED = [
     ("search_kinds", "[lightgmb]", "there is no model 'lightgmb'. Did you mean 'lightgbm'"),
     ("search_kinds", "[dummy]", "no settings worth searching"),
     ("search_kinds", "[svm, svm]", "named twice"),
+    ("search_space", "{lightgbm: {num_leafs: [8, 256]}}", "has no setting 'num_leafs'. Did you mean 'num_leaves'"),
+    ("search_space", "{lightgbm: {num_leaves: [256, 8]}}", "the smaller first"),
+    ("search_space", "[lightgbm]", "expected"),
     ("metric", "roc_au", "Did you mean 'roc_auc'"),
     ("metric", "auc", "Write 'roc_auc'"),
     ("metric", "accuracy", "add accuracy to `also` in problem.yaml"),
@@ -63,7 +66,7 @@ def test_a_mistyped_name_ends_a_run_before_a_kernel(clinic, say, name, value, wo
 
 @pytest.mark.parametrize(("name", "value", "words"), [m for m in MISTYPED if m[0] != "sampler"])
 def test_a_sweep_looks_at_every_value(clinic, name, value, words):
-    good = "[linear]" if value.startswith("[") else "brier"
+    good = "{}" if name == "search_space" else "[linear]" if value.startswith("[") else "brier"
     with pytest.raises(ParameterError, match=words.replace("(", r"\(")):
         read_grid(clinic, {f"training.{name}": f"{good},{value}"})
 
@@ -108,6 +111,7 @@ def test_names_are_taken_from_the_notebook_as_the_project_has_it(clinic):
     assert {n: p.checked_by.rpartition(".")[2] for n, p in parameters.items() if p.checked_by} == {
         "models": "check_models",
         "search_kinds": "check_kinds",
+        "search_space": "check_space",
         "metric": "check_metric",
     }
     assert "[" not in parameters["models"].help and parameters["metric"].help.endswith("the one that chooses")

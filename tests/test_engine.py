@@ -21,6 +21,7 @@ from lab_browser import browser_page, chromium_path, free_port, wait_until
 from mlbench.chain import Project
 from mlbench.chain.engine import Client, run_notebook
 from mlbench.chain.execution import Execution, NoRoom, NotebookFailed, mend_notebook, read_notebook_file
+from mlbench.chain.forkserver import Refused
 from mlbench.chain.hold import Hold, held_kernel
 from mlbench.chain.job import Job, reap_kernels
 from mlbench.chain.manager import KernelManager, reap
@@ -189,6 +190,44 @@ def test_a_stage_has_a_limit_over_all_its_cells(tmp_path):
     assert "KeyboardInterrupt" in caught.value.traceback
 
 
+def sleeping(monkeypatch):
+    "Kernels that start and never answer."
+    spec = KernelManager.kernel_spec.fget
+
+    def slow(self):
+        made = spec(self)
+        made.argv = [sys.executable, "-c", "import time; time.sleep(300)"]
+        return made
+
+    monkeypatch.setattr(KernelManager, "kernel_spec", property(slow))
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_kernel_that_is_long_in_coming_counts_for_the_stage(tmp_path, monkeypatch, fresh):
+    sleeping(monkeypatch)
+    path, events = written(tmp_path / "n.ipynb", "1"), []
+    with pytest.raises(NotebookFailed) as caught:
+        run_notebook(path, events.append, stage_timeout=1.5, fresh=fresh, hold=Hold())
+    assert caught.value.kind == "stage timeout" and "1.5 s" in caught.value.message and "had not started yet" in caught.value.message
+    assert caught.value.number is None and [e["type"] for e in events] == ["kernel_started"]  # and no second kernel
+    assert not alive(events[0]["pid"]) and not Path(events[0]["folder"]).exists()
+    assert statuses(read_notebook_file(path)) == ["pending"]
+
+
+def test_a_fork_server_is_not_waited_for_longer_than_the_stage_may_take(tmp_path, monkeypatch):
+    asked = []
+
+    def busy(order, files, seconds):
+        asked.append(seconds)
+        raise Refused("busy")
+
+    monkeypatch.setattr("mlbench.chain.provisioner.fork_kernel", busy)
+    path = written(tmp_path / "n.ipynb", "1")
+    for limit in (17.0, 3600.0, None):
+        run_notebook(path, stage_timeout=limit, fresh=False)
+    assert 0 < asked[0] <= 17.0 and asked[1:] == [30.0, 30.0]
+
+
 def test_a_cell_that_ignores_the_interruption_is_ended_all_the_same(tmp_path):
     path, events = written(tmp_path / "n.ipynb", "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)"), []
     start = time.monotonic()
@@ -215,6 +254,62 @@ def test_a_cell_that_takes_too_much_memory_is_named(tmp_path):
     job.run(path, tmp_path, dict(os.environ), lambda: False)
     assert job.error.facts()["kind"] == "out of memory" and job.error.number == 2 and job.error.exit_code == -signal.SIGKILL
     assert "allows 0.3 GB" in job.error.message and job.peak_memory_mb > 300
+
+
+FORKS = """
+import os, signal, time
+large = bytearray(os.urandom(1000)) * 200_000
+children = []
+for _ in range(4):
+    children.append(os.fork())
+    if children[-1] == 0:
+        time.sleep(60)
+        os._exit(0)
+time.sleep(1)
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+
+
+def test_memory_of_processes_that_a_cell_started_counts(tmp_path):
+    class Record:
+        def event(self, type, **values):
+            pass
+
+    large = f"{sys.executable} -c 'large = bytearray(400_000_000); import time; time.sleep(60)'"
+    path = written(tmp_path / "n.ipynb", f"import os, time\nos.system({large + ' &'!r})\ntime.sleep(60)")  # its parent, a shell, is gone
+    job = Job(Record(), "01", RunOptions(fresh=True), memory_mb=420.0)
+    job.run(path, tmp_path, dict(os.environ), lambda: False)
+    assert job.error.kind == "out of memory" and "it and the process that it started used 0.4" in job.error.message and job.peak_memory_mb > 420
+    wait_until(lambda: not [p for p in Path("/proc").glob("[0-9]*") if "bytearray(400_000_000)" in command_of(p)])
+    shared = Job(Record(), "01", RunOptions(fresh=True), memory_mb=600.0)  # five times 200 MB are resident, and 200 MB are there
+    shared.run(written(tmp_path / "n.ipynb", FORKS), tmp_path, dict(os.environ), lambda: False)
+    assert shared.error is None
+
+
+def command_of(process: Path) -> str:
+    "The command line of a process, empty when it has gone."
+    try:
+        return (process / "cmdline").read_text().replace("\0", " ") if process.name != str(os.getpid()) else ""
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def test_memory_of_processes_counts_for_a_kernel_that_is_held(tmp_path):
+    (tmp_path / "hold.json").write_text(json.dumps({"until": time.time() + 600, "memory_mb": 300.0}))
+    child = "import sys; large = bytearray(300_000_000); print(flush=True); sys.stdin.read()"
+    code = f"""
+import os, subprocess, sys
+from pathlib import Path
+from mlbench.chain.kernel import may_live
+print(may_live(Path({str(tmp_path)!r})))
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(may_live(Path({str(tmp_path)!r})))
+child.communicate()
+"""
+    assert python(code, start_new_session=True).stdout.split() == ["True", "False"]
 
 
 def test_a_full_disk_while_saving_is_named(tmp_path):

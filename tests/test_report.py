@@ -122,6 +122,28 @@ def test_the_page_draws_its_figures_without_asking_anybody(tmp_path):
         assert page.outside == [] and page.mistakes == [] and page.evaluate("window.hacked") is None
 
 
+def test_a_long_title_is_broken_and_none_of_it_is_cut(tmp_path):
+    from mlbench.core.plots import figure_layout
+
+    title = "Row 436: the model says benign (probability of malignant 0.487); with another worst_texture: 0.0255 to 0.781"
+    figures = [figure_layout(go.Figure(go.Bar(x=["a"], y=[1])), text) for text in ("Short", title)]
+    cells = [code("f", shown(plotly=json.loads(figure.to_json()))) for figure in figures]
+    file = write_report(make_run(tmp_path, cells=[md("# a"), *cells]))
+    with browser_page(width=420) as page:
+        page.goto(f"file://{file}")
+        page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+        page.evaluate("drawAll()")
+        page.wait_for_function("document.querySelectorAll('.canvas .gtitle').length === 2")
+        measured = """[...document.querySelectorAll('.canvas')].map((holder) => {
+            const own = holder.getBoundingClientRect(), title = holder.querySelector('.gtitle').getBoundingClientRect();
+            const plot = holder.querySelector('.bglayer').getBoundingClientRect(), bar = getComputedStyle(holder.querySelector('.modebar-group'));
+            return [title.top - own.top, own.right - title.right, plot.top - title.bottom, title.height, bar.backgroundColor]; })"""
+        short, long = page.evaluate(measured)
+        assert long[3] > 3 * short[3] and all(found[0] >= 0 and found[1] >= 0 and found[2] >= 0 for found in (short, long)), (short, long)
+        assert abs(long[0] - short[0]) < 4 and long[4] == "rgba(255, 255, 255, 0.9)", (short, long)
+        assert page.mistakes == []
+
+
 def test_without_figures_no_plotly(tmp_path):
     text = report_html(make_run(tmp_path, cells=[md("# a"), code("1", shown(plain="1"))]))
     assert "plotly.js v" not in text and len(text) < 100_000

@@ -100,6 +100,15 @@ def test_tables_figures_and_lineage(tracked):
     assert kept["path"] == "weights" and kept["local_path"] == str(run.stage_folder("04_training") / "artifacts" / "model" / "weights")
 
 
+def test_a_project_of_any_name_is_tracked(run):
+    file = run.folder / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"project": "projet é {1} 50% #a"}))
+    assert track_run(run) is None
+    records = read_back(run)
+    assert {r["artifact"]["name"] for r in records if r["type"] == "artifact"} >= {"projet-e-1-50-a-train", "projet-e-1-50-a-model"}
+    assert next(r["run"] for r in records if r["type"] == "run")["project"] == "projet é {1} 50- -a"
+
+
 def test_nothing_is_written_outside_the_run(tracked):
     kept = [p for p in tracked[2].rglob("*") if p.is_file() and "matplotlib" not in str(p) and "fontconfig" not in str(p)]
     assert kept == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 
 import numpy as np
@@ -76,6 +77,48 @@ def test_a_wrong_value_is_told_beside_the_field_and_written_nowhere(opened, proj
     assert notebook["rate"] == 0.1 and (project.path / "params.yaml").read_text() == before
     control.set_state({"value": "1e-3"})
     assert notebook["rate"] == 0.001 and "role='alert'" not in note.value
+
+
+GOOD = "name: shop\ntask: binary\ndata: {source: shop.csv}\ntarget: paid\npositive: yes\nmetric: roc_auc\nalso: [brier]\n"
+BROKEN = [
+    (GOOD.replace("binary", "binry") + "metrc: f1\n", ["2 mistakes", "line 2: task 'binry' is unknown. Did you mean 'binary'?", "line 8: the key 'metrc'"]),
+    ("name: [shop\n", ["problem.yaml, line 2 is not YAML", "quotes, colons and indentation"]),
+    ("", ["there is nothing in it", "Write at least name, task, data and target"]),
+    (None, ["there is no problem.yaml", "mlbench new"]),
+    (GOOD.encode() + b"question: \xf6\n", ["is not UTF-8 text", "encoding UTF-8"]),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), BROKEN, ids=["two mistakes", "no YAML", "empty", "not there", "latin-1"])
+def test_a_broken_problem_is_told_beside_the_field_as_on_the_command_line(project, monkeypatch, say, content, words):
+    cell = CELL + 'metric: Optional[str] = None  # drawn [checked by mlbench.problem.problem.check_metric]\nmark: str = "a"  # any text\n'
+    cells = [code(cell, ["parameters"]), code("stage = Stage.open('01_look', globals(), writes=['seen'])")]
+    (project.path / "01_look.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    monkeypatch.setenv("MLBENCH_PROJECT", str(project.path))
+    monkeypatch.setenv("MLBENCH_INTERACTIVE", "1")
+    file = project.path / "problem.yaml"
+    file.write_text(GOOD)
+    notebook = {}
+    stage = Stage.open("01_look", notebook, writes=["seen"])
+    form, drawn = stage_form(stage), []
+    live = explore(stage, lambda metric: drawn.append(metric), metric=["roc_auc", "brier"])
+    control, note = rows_of(form)["<b>metric</b>"]
+    file.unlink() if content is None else file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = (project.path / "params.yaml").read_text()
+    control.set_state({"value": "brier"})
+    told = html.unescape(note.value)
+    assert all(w in told for w in words) and "Nothing was changed" in told and "choose again" in told and "Traceback" not in told
+    if content is not None:
+        exit_code, _, said = say("run", str(project.path), "--dry-run", "-p", "look.metric=brier")
+        assert exit_code == 2 and all(" ".join(w.split()) in " ".join(said.split()) for w in words), said
+    live.children[0].children[0].children[1].set_state({"index": 2})
+    assert all(w in html.unescape(live.children[2].value) for w in words)
+    assert control.value == "" and notebook["metric"] is None and drawn == [None] and (project.path / "params.yaml").read_text() == before
+    rows_of(form)["<b>mark</b>"][0].set_state({"value": "b"})
+    assert notebook["mark"] == "b"  # what does not need the problem goes on
+    file.write_text(GOOD)
+    control.set_state({"value": "brier"})
+    assert notebook["metric"] == "brier" and drawn == [None, "brier"] and "role='alert'" not in note.value
 
 
 def test_form_and_figure_of_one_parameter_follow_each_other(opened):

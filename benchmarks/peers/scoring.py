@@ -1,10 +1,13 @@
 """How `quality.py` turns predictions into scores, ranks and sentences. Plain numpy, nothing of mlbench.
 
-Every score that ranks is a loss: smaller is better. Rows keep their own losses, so that two systems are compared row by row.
+Every score that ranks is a loss: smaller is better. Rows keep their own losses, so that two systems are compared row by row; on several
+splits of a table the systems are compared split by split.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +19,12 @@ HIGHER = ("roc_auc", "accuracy")  # the second metrics of which more is better
 FLOOR = 1e-6  # a probability below it counts as it: nobody loses a table by one row that was called impossible
 WORST = -1.0  # the least normalised score, so that one disaster does not decide a mean
 NOTHING = 1e-3  # of the constant's loss: who gains less has learnt nothing
-SURE = 0.95  # of the bootstrap's differences
+SURE = 0.95  # of the bootstrap's differences, and of an interval over splits
 
 
 @dataclass
 class Outcome:
-    "One system on one table."
+    "One system on one split of a table, or its mean over several."
 
     system: str
     score: float  # headline loss; inf when it failed
@@ -120,24 +123,96 @@ def difference(task: str, a: np.ndarray, b: np.ndarray, draws: int = 2000, seed:
     return float(low), float(high)
 
 
-def within_noise(task: str, outcome: Outcome, best: Outcome) -> bool:
-    "Whether the bootstrap cannot tell a system from the best one of the table."
-    if outcome.failed:
+def corrected_error(values: np.ndarray, ratio: float) -> float:
+    "Standard error of a mean over splits whose training rows overlap (Nadeau and Bengio, 2003); ratio: test rows over training rows."
+    n = len(values)
+    return float(np.sqrt((1 / n + ratio) * np.var(values, ddof=1))) if n > 1 else float("nan")
+
+
+@dataclass
+class Fits:
+    "What some systems gave on the splits of one table."
+
+    task: str
+    constant: dict[int, tuple[float, float]]  # both losses of the constant predictor, by number of the split
+    ratio: float  # test rows over training rows
+    of: dict[str, dict[int, Outcome]]  # by system and number of the split
+
+    @property
+    def shared(self) -> list[int]:
+        "Splits that every system has."
+        return sorted(set.intersection(*(set(found) for found in self.of.values()))) if self.of else []
+
+    def least(self) -> tuple[float, float]:
+        "Both losses of the constant predictor, means over the shared splits."
+        return tuple(float(v) for v in np.mean([self.constant[s] for s in self.shared], axis=0))  # type: ignore[return-value]
+
+    def scores(self, system: str, splits: Iterable[int]) -> np.ndarray:
+        "Loss on some splits; where it failed that of the constant predictor, as if it had said that."
+        return np.array([self.constant[s][0] if self.of[system][s].failed else self.of[system][s].score for s in splits])
+
+
+def mean_outcome(fits: Fits, system: str) -> Outcome:
+    "A system over the shared splits: means, and the most memory. It failed when it did so on all of them."
+    splits = fits.shared
+    mine = [fits.of[system][s] for s in splits]
+    done = [o for o in mine if not o.failed]
+    if len(mine) == 1 or not done:
+        return mine[0]
+    seconds = [fits.constant[s][1] if o.failed else o.second for s, o in zip(splits, mine)]
+    fit, predict = (float(np.mean([getattr(o, name) for o in done])) for name in ("fit", "predict"))
+    score, memory = float(fits.scores(system, splits).mean()), float(np.max([o.memory for o in mine]))
+    return Outcome(system, score, float(np.mean(seconds)), np.zeros(0), fit, predict, memory, counted_words(o.note for o in mine))
+
+
+def counted_words(said: Iterable[str]) -> str:
+    "What was said, most often first, with how often when not everybody said the same."
+    found = Counter(said)
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{words} ({n})" for words, n in found.most_common() if words)
+
+
+def within_noise(fits: Fits, system: str, best: str) -> bool:
+    "Whether a system cannot be told from the best one: by the bootstrap of the test rows on one split, by the corrected t interval on several."
+    splits = fits.shared
+    if all(fits.of[system][s].failed for s in splits):
         return False
-    return outcome.system == best.system or difference(task, outcome.rows, best.rows)[0] <= 0
+    if system == best:
+        return True
+    if len(splits) == 1:
+        return difference(fits.task, fits.of[system][splits[0]].rows, fits.of[best][splits[0]].rows)[0] <= 0
+    from scipy.stats import t
+
+    gaps = fits.scores(system, splits) - fits.scores(best, splits)
+    half = float(t.ppf((1 + SURE) / 2, len(gaps) - 1)) * corrected_error(gaps, fits.ratio)
+    return float(gaps.mean()) - half <= 0
 
 
-def of_table(task: str, found: list[Outcome], least: float) -> list[dict[str, Any]]:
-    "A line per system, best first: rank, normalised score, whether it is within noise of the best."
-    if not found:
+def behind(fits: Fits, system: str, other: str = "catboost") -> dict[str, Any]:
+    "Mean shortfall behind another system over all splits that both have, its standard error, and on how many splits it rests."
+    both = sorted(set(fits.of[system]) & set(fits.of.get(other, {})))
+    if not both:
+        return {"shortfall": float("nan"), "error": float("nan"), "splits": 0}
+    if len(both) == 1:
+        found = [shortfall(fits.of[system][s].score, fits.of[other][s].score, fits.constant[s][0]) for s in both]
+    else:
+        pairs = zip(fits.scores(system, both), fits.scores(other, both), both)
+        found = [shortfall(mine, theirs, fits.constant[s][0]) for mine, theirs, s in pairs]
+    return {"shortfall": float(np.mean(found)), "error": corrected_error(np.array(found), fits.ratio), "splits": len(both)}
+
+
+def of_table(fits: Fits) -> list[dict[str, Any]]:
+    "A line per system, best first: its means, rank, normalised score, whether it is within noise of the best, how far behind CatBoost."
+    if not fits.shared:
         return []
-    best = min(found, key=lambda o: o.score)
-    places = ranks({o.system: o.score for o in found})
-    catboost = next((o.score for o in found if o.system == "catboost"), np.nan)
+    found, least = {system: mean_outcome(fits, system) for system in fits.of}, fits.least()[0]
+    best = min(found.values(), key=lambda o: o.score)
+    places = ranks({system: o.score for system, o in found.items()})
     lines = []
-    for o in sorted(found, key=lambda o: o.score):
-        line = {"system": o.system, "rank": places[o.system], "normalised": normalised(o.score, least, best.score), "near": within_noise(task, o, best)}
-        lines.append(line | {"shortfall": np.nan if np.isnan(catboost) else shortfall(o.score, catboost, least)})
+    for o in sorted(found.values(), key=lambda o: o.score):
+        line = {"system": o.system, "mean": o, "rank": places[o.system], "normalised": normalised(o.score, least, best.score)}
+        lines.append(line | {"near": within_noise(fits, o.system, best.system)} | behind(fits, o.system))
     return lines
 
 
@@ -150,14 +225,14 @@ def summary(tables: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         mine = {name: next(line for line in lines if line["system"] == system) for name, lines in shared.items()}
         if not mine:
             continue
-        behind = {name: line["shortfall"] for name, line in mine.items() if not np.isnan(line["shortfall"])}
-        worst = max(behind, key=lambda n: behind[n]) if behind else ""
+        short = {name: line["shortfall"] for name, line in mine.items() if not np.isnan(line["shortfall"])}
+        worst = max(short, key=lambda n: short[n]) if short else ""
         made.append({
             "system": system, "tables": len(mine),
             "rank": float(np.mean([line["rank"] for line in mine.values()])),
             "normalised": float(np.mean([line["normalised"] for line in mine.values()])),
             "near": sum(line["near"] for line in mine.values()),
             "first": sum(line["rank"] == 1 for line in mine.values()),
-            "shortfall": behind.get(worst, float("nan")), "worst": worst,
-        })  # fmt: skip
+            "shortfall": short.get(worst, float("nan")), "worst": worst,
+        } | {key: mine[worst][key] if worst else float("nan") for key in ("error", "splits")})  # fmt: skip
     return sorted(made, key=lambda line: line["rank"])

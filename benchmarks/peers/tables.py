@@ -28,11 +28,16 @@ class Table:
     source: str | Callable[[Path], pd.DataFrame]  # file in the folder of the data, or what makes the frame
     drop: tuple[str, ...] = ()
     about: str = ""
+    files: tuple[str, ...] = ()  # that such a function reads
+
+
+FRAUD = ("credit_fraud_products.csv.gz", "credit_fraud_baskets.csv.gz")
+FILMS = ("movielens_small_ratings.csv.gz", "movielens_small_movies.csv.gz")
 
 
 def fraud(folder: Path) -> pd.DataFrame:
     "One row per basket: sums over its products, and their texts joined."
-    products, baskets = pd.read_csv(folder / "credit_fraud_products.csv.gz"), pd.read_csv(folder / "credit_fraud_baskets.csv.gz")
+    products, baskets = (pd.read_csv(folder / name) for name in FRAUD)
     products = products.sort_values(["basket_ID", "cash_price"], ascending=[True, False], kind="stable")
     groups = products.groupby("basket_ID")
     made = groups.agg(products=("item", "size"), pieces=("Nbr_of_prod_purchas", "sum"), total=("cash_price", "sum"), dearest=("cash_price", "max"))
@@ -43,7 +48,8 @@ def fraud(folder: Path) -> pd.DataFrame:
 
 def ratings(folder: Path) -> pd.DataFrame:
     "One row per rating, with title and genres of the film."
-    return pd.read_csv(folder / "movielens_small_ratings.csv.gz").merge(pd.read_csv(folder / "movielens_small_movies.csv.gz"), on="movieId")
+    given, films = (pd.read_csv(folder / name) for name in FILMS)
+    return given.merge(films, on="movieId")
 
 
 AFTER = ("is_recid", "violent_recid", "is_violent_recid", "event", "start", "end", "in_custody", "out_custody")  # the outcome, and what came after it
@@ -64,8 +70,8 @@ TABLES = {t.name: t for t in [
     Table("compas", "binary", "two_year_recid", "compas_two_years.csv.gz", COMPAS, "dates, names, charges of 437 kinds"),
     Table("neighborhood", "multiclass", "Neighborhood", "ames_house_prices.csv", ("Id",), "small, 25 classes, some of a few rows"),
     Table("mammography", "binary", "target", "mammography.csv.gz", (), "numbers, 2.3% positive"),
-    Table("movielens", "regression", "rating", ratings, (), "categories of many values, titles, genres, cut"),
-    Table("fraud", "binary", "fraud_flag", fraud, ("ID",), "1.4% positive, text of products, cut"),
+    Table("movielens", "regression", "rating", ratings, (), "categories of many values, titles, genres, cut", FILMS),
+    Table("fraud", "binary", "fraud_flag", fraud, ("ID",), "1.4% positive, text of products, cut", FRAUD),
     Table("adult", "binary", "income", "adult.csv.gz", (), "categories and numbers, cut"),
     Table("transformer", "regression", "OT", "ETTh1.csv.gz", (), "dates and loads"),
     Table("reviews", "binary", "label", "sst2_train.csv.gz", (), "one column of text"),
@@ -79,6 +85,11 @@ def data_folder(given: str | None = None) -> Path:
     if not folder.is_dir():
         raise SystemExit(f"{folder} is not there: keep the data in ../shared/data beside the checkout, or name the folder with --data.")
     return folder
+
+
+def missing_files(table: Table, folder: Path) -> list[str]:
+    "Files of a table that are not in the folder of the data."
+    return [name for name in table.files or (str(table.source),) if not (folder / name).is_file()]
 
 
 def frame_of(table: Table, folder: Path) -> pd.DataFrame:

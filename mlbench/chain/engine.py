@@ -18,7 +18,8 @@ import zmq
 
 from .execution import CellFailed, Execution, KernelDied, NoRoom, NotebookFailed, TookTooLong, means_full, read_notebook_file, without_colours
 from .hold import Hold, hold_kernel
-from .manager import KernelManager, collect, leave, reap, resident_mb, system_kills
+from .manager import KernelManager, collect, leave, reap
+from .memory import family_mb, system_kills
 from .outputs import Outputs
 
 # %% auto #0
@@ -50,14 +51,19 @@ def _start(self: Client, **launch: Any) -> None:
     "Start the kernel; when one from the fork server does not answer, an ordinary one."
     patience = self.start_timeout if self.fresh else min(self.start_timeout, 20.0)
     try:
-        self.info = self.connect(KernelManager(fresh=self.fresh), patience, **launch)
+        self.info = self.connect(KernelManager(self.fresh, self.time_left()), patience, **launch)
     except NotebookFailed as error:
-        if self.fresh or self.stopping:
+        if self.fresh or self.stopping or isinstance(error, TookTooLong):
             raise
         self.manager.kill()
         self.manager.forget()
         self.execution.tell("kernel_fallback", why=error.message)
         self.info = self.connect(KernelManager(fresh=True), self.start_timeout, **launch)
+
+
+def _time_left(self: Client) -> float:
+    "Seconds until the stage has taken as long as it may."
+    return self.began + self.stage_timeout - time.monotonic() if self.stage_timeout else float("inf")
 
 
 def _connect(self: Client, manager: KernelManager, patience: float, **launch: Any) -> dict[str, Any]:
@@ -75,7 +81,8 @@ def _connect(self: Client, manager: KernelManager, patience: float, **launch: An
 
 def _wait_until_ready(self: Client, patience: float) -> dict[str, Any]:
     "Ask until both channels have answered."
-    deadline, pause = time.monotonic() + patience, 0.25
+    left = self.time_left()
+    deadline, pause = time.monotonic() + min(patience, left), 0.25
     while time.monotonic() < deadline:
         request, reply, idle, again = self.ask("kernel_info_request"), None, False, time.monotonic() + pause
         while time.monotonic() < again:
@@ -86,6 +93,8 @@ def _wait_until_ready(self: Client, patience: float) -> dict[str, Any]:
             if reply is not None and idle:
                 return reply
         pause = min(2.0, 2 * pause)
+    if left < patience:
+        raise TookTooLong("stage", self.stage_timeout or 0.0, None, None)
     raise NotebookFailed("runner", "TimeoutError", f"the kernel did not answer within {patience:g} s")
 
 # %% ../../nbs/93_chain.engine.ipynb #b02c5143
@@ -132,7 +141,7 @@ def _run_cell(self: Client, index: int) -> None:
     request = self.ask("execute_request", code=cell["source"], silent=False, store_history=True, user_expressions={}, allow_stdin=False, stop_on_error=True)
     self.asked[request] = index
     limits = [(began + self.cell_timeout, "cell", self.cell_timeout)] if self.cell_timeout else []
-    limits += [(self.began + self.stage_timeout, "stage", self.stage_timeout)] if self.stage_timeout else []
+    limits += [(began + self.time_left(), "stage", self.stage_timeout)] if self.stage_timeout else []
     deadline, what, limit = min(limits, default=(float("inf"), "", 0.0))
     reply = self.listen(request, deadline)
     if reply is None:
@@ -214,7 +223,7 @@ def _end_badly(self: Client, error: BaseException) -> None:
     if _may_hold(self, error):
         manager, hold = self.manager, self.hold or Hold()
         try:
-            agreed = hold_kernel(manager.folder, hold, resident_mb(manager.pid) or 0.0)
+            agreed = hold_kernel(manager.folder, hold, family_mb(manager.pid))
             self.execution.tell("kernel_held", pid=manager.pid, connection_file=str(manager.folder / "k.json"), **agreed)
             manager.held = True
         except (OSError, NotebookFailed) as reason:
@@ -278,6 +287,7 @@ class Client:
         stage_timeout: float | None = None,  # seconds for all
         hold: Hold | None = None,  # keep the kernel when a cell fails
         start_timeout: float = 60.0,  # seconds for a kernel to start
+        began: float | None = None,  # since when the stage's time runs, on the monotonic clock; None: from now on
     ):
         self.execution, self.fresh, self.hold, self.start_timeout = execution, fresh, hold, start_timeout
         self.cell_timeout, self.stage_timeout = cell_timeout, stage_timeout
@@ -290,10 +300,10 @@ class Client:
         self.idle = False  # whether a kernel whose cell failed listens again
         self.stopping = False  # somebody wants the run to end
         self.memory_word: str | None = None  # said by who ended the kernel because of its memory
-        self.began, self.kills = time.monotonic(), system_kills()
+        self.began, self.kills = time.monotonic() if began is None else began, system_kills()
         collect()
 
-    start, connect, ask, receive, death, listen, store = _start, _connect, _ask, _receive, _death, _listen, _store
+    time_left, start, connect, ask, receive, death, listen, store = _time_left, _start, _connect, _ask, _receive, _death, _listen, _store
     run_cell, run_cells, end_badly, close, finish, run = _run_cell, _run_cells, _end_badly, _close, _finish, _run
 
 # %% ../../nbs/93_chain.engine.ipynb #6c018028

@@ -109,17 +109,18 @@ class KernelDied(NotebookFailed):
 
 # %% ../../nbs/93_chain.execution.ipynb #692481c8
 class TookTooLong(NotebookFailed):
-    "A limit of time was passed; the kernel was interrupted."
+    "A limit of time was passed; a kernel that was at work was interrupted."
 
     def __init__(
         self,
         what: str,  # `cell` or `stage`
         limit: float,  # seconds
         number: int | None,  # the cell that was running
-        line: str | None,  # its first line
+        line: str | None,  # its first line; None when the kernel was not there yet
         traceback: str = "",  # where the interruption met it
     ):
-        message = f"the {what} took longer than {limit:g} s (--{what}-timeout); the kernel was interrupted"
+        then = "the kernel was interrupted" if line is not None else "its kernel had not started yet"
+        message = f"the {what} took longer than {limit:g} s (--{what}-timeout); {then}"
         super().__init__(f"{what} timeout", "TimeoutError", message, number, line, traceback)
 
 

@@ -262,7 +262,7 @@ def _farewell(self: Server, guest: Guest) -> None:
     child = guest.child
     if child is not None and child.pid in self.children:
         child.guest = None
-        if child.order is None or not may_live(Path(child.order["connection_file"]).parent, lambda: 0.0):
+        if child.order is None or not may_live(Path(child.order["connection_file"]).parent, lambda _: 0.0):
             self.say("nobody wants kernel", child.pid, "any more")
             kill_group(child.pid)
 

@@ -66,12 +66,13 @@ def write_parameters(
 # %% ../../nbs/93_chain.job.ipynb #2601c770
 def _work(self: Job, path: Path, project: Path, env: Mapping[str, str]) -> None:
     "The thread's work: the error, if any, is kept for the main thread."
+    began = time.monotonic()  # on a busy machine the engine's own imports take their time
     from mlbench.chain.engine import run_notebook
     from mlbench.chain.hold import Hold
 
     options = self.options
     hold = Hold(options.hold_minutes, options.hold_memory_mb) if options.on_error == "hold" else None
-    limits = {"fresh": options.fresh, "cell_timeout": options.cell_timeout, "stage_timeout": options.stage_timeout, "hold": hold}
+    limits = {"fresh": options.fresh, "cell_timeout": options.cell_timeout, "stage_timeout": options.stage_timeout, "began": began, "hold": hold}
     try:
         run_notebook(path, self.heard, self.take_client, path.parent / "kernel.log", project, env, **limits)
     except BaseException as error:
@@ -96,23 +97,28 @@ def _heard(self: Job, event: dict[str, Any]) -> None:
 def memory_cap(
     problem: Any,  # of the project
 ) -> float | None:  # MB; None when problem.yaml does not say
-    "How much memory a kernel may use."
+    "How much memory a stage may use."
     constraints = problem.constraints
     return constraints.memory_gb * 1000 if "memory_gb" in constraints.model_fields_set else None
 
 
 def _look_at_memory(self: Job) -> None:
-    "Keep the largest memory of the kernel so far; end it when it has too much."
+    "Keep the largest memory of the kernel so far; end it when it and its processes have too much."
     if self.kernel is None or self.client is None:
         return
-    from mlbench.chain.manager import peak_mb, resident_mb
+    from mlbench.chain.memory import family, family_mb, peak_mb
 
     self.peak_memory_mb = max(self.peak_memory_mb, round(peak_mb(self.kernel) or 0.0, 1))
-    if self.memory_mb is not None and self.client.memory_word is None:
-        now = resident_mb(self.kernel)
-        if now is not None and now > self.memory_mb:
-            self.client.memory_word = f"it used {now / 1000:.3g} GB, and problem.yaml allows {self.memory_mb / 1000:.3g} GB (constraints.memory_gb)"
-            self.client.manager.kill()
+    began = time.monotonic()
+    if self.memory_mb is None or self.client.memory_word is not None or began < self.next_look:
+        return
+    now, others = family_mb(self.kernel, self.memory_mb), len(family(self.kernel)) - 1
+    self.next_look = 10 * time.monotonic() - 9 * began
+    if now > self.memory_mb:
+        self.peak_memory_mb = max(self.peak_memory_mb, round(now, 1))
+        who = f"it and the {others} processes that it started" if others > 1 else "it and the process that it started" if others else "it"
+        self.client.memory_word = f"{who} used {now / 1000:.3g} GB, and problem.yaml allows {self.memory_mb / 1000:.3g} GB (constraints.memory_gb)"
+        self.client.manager.kill()
 
 
 def _stop(self: Job, thread: threading.Thread) -> None:
@@ -136,11 +142,12 @@ class Job:
     recorder: Recorder
     stage: str
     options: RunOptions = field(default_factory=RunOptions)
-    memory_mb: float | None = None  # largest memory of the kernel; None sets no limit
+    memory_mb: float | None = None  # largest memory of the kernel and its processes; None sets no limit
     kernel: int | None = None
     client: Any = None
     error: BaseException | None = None
     peak_memory_mb: float = 0.0
+    next_look: float = 0.0  # when memory is looked at again
 
     work, take_client, heard, look_at_memory, stop = _work, _take_client, _heard, _look_at_memory, _stop
 

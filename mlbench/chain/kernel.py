@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 
+from .memory import family_mb
 from ..core.settings import runner_alive, settings, stage_secrets
 
 # %% auto #0
@@ -45,20 +46,18 @@ def held_until(
         return None
 
 # %% ../../nbs/93_chain.kernel.ipynb #d1c9cfda
-def _memory_mb() -> float:
-    "Resident memory of this process."
-    import psutil
-
-    return float(psutil.Process().memory_info().rss / 1e6)
+def _memory_mb(above: float) -> float:
+    "Memory of this process and those that it started; up to a figure it need not be exact."
+    return family_mb(os.getpid(), above)
 
 
 def may_live(
     folder: Path,  # that of the connection file
-    memory: Callable[[], float] = _memory_mb,  # MB now
+    memory: Callable[[float], float] = _memory_mb,  # MB now, given the limit
 ) -> bool:  # False as well when the kernel is not held
     "Whether a kernel without a runner may go on."
     limits = held_until(folder)
-    return limits is not None and time.time() < limits[0] and memory() < limits[1]
+    return limits is not None and time.time() < limits[0] and memory(limits[1]) < limits[1]
 
 # %% ../../nbs/93_chain.kernel.ipynb #5b516427
 def wait_for_end(

@@ -27,46 +27,7 @@ from jupyter_core.utils import run_sync
 from ..core.settings import child_environment, runner_mark
 
 # %% auto #0
-__all__ = ['PATIENCE', 'resident_mb', 'peak_mb', 'system_kills', 'KernelManager', 'leave', 'collect', 'reap']
-
-# %% ../../nbs/93_chain.manager.ipynb #d80bc5e5
-def resident_mb(
-    pid: int,  # of a process
-) -> float | None:  # None when it is gone
-    "Memory of a process now."
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        pass
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return float(psutil.Process(pid).memory_info().rss / 1e6)
-    return None
-
-
-def peak_mb(
-    pid: int,  # of a process
-) -> float | None:  # None where the system does not tell, or the process is gone
-    "Largest memory of a process so far."
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1000
-    return None
-
-
-def system_kills(
-    root: Path = Path("/sys/fs/cgroup"),  # where control groups are
-    process: Path = Path("/proc/self/cgroup"),  # which of them this process is in
-) -> int:  # 0 where nobody counts
-    "How many processes of this control group were killed because memory ran out."
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        own = next(line[3:] for line in process.read_text().splitlines() if line.startswith("0::"))
-        folder = root / own.lstrip("/")
-        lines = ((folder if folder.is_dir() else root) / "memory.events").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-    return 0
+__all__ = ['PATIENCE', 'KernelManager', 'leave', 'collect', 'reap']
 
 # %% ../../nbs/93_chain.manager.ipynb #54bc4014
 def _socket_folder() -> Path:
@@ -80,12 +41,14 @@ def _socket_folder() -> Path:
 
 def _provisioner(self: KernelManager) -> Any:
     "Who starts the process."
-    chosen: type[LocalProvisioner] = LocalProvisioner
-    if not self.fresh:
-        from mlbench.chain.provisioner import ForkProvisioner
+    about = {"kernel_id": self.kernel_id, "kernel_spec": self.kernel_spec, "parent": self}
+    if self.fresh:
+        return LocalProvisioner(**about)
+    from mlbench.chain.provisioner import ForkProvisioner
 
-        chosen = ForkProvisioner
-    return chosen(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
+    made = ForkProvisioner(**about)
+    made.timeout = min(made.timeout, max(0.1, self.patience))
+    return made
 
 
 def _launch(self: KernelManager, cwd: Path | None, env: Mapping[str, str] | None, **files: Any) -> None:
@@ -176,10 +139,11 @@ class KernelManager(PlainManager):
     def __init__(
         self,
         fresh: bool = True,  # an ordinary process; False takes one from the fork server
+        patience: float = float("inf"),  # seconds that the fork server may take, where its own limit is not shorter
         **options: Any,  # of jupyter_client
     ):
         super().__init__(**options)
-        self.fresh, self.held, self.asked = fresh, False, 0.0
+        self.fresh, self.patience, self.held, self.asked = fresh, patience, False, 0.0
         self.code: int | None = None
         self.folder = _socket_folder()
         self.context.setsockopt(zmq.RCVHWM, 0)  # take whatever comes

@@ -26,6 +26,7 @@ from .values import python_literal, read_literal, yaml_literal
 from ..core.errors import ParameterError, UsageError, did_you_mean
 from ..core.secrets import REFERENCE, Secret, read_secret, register_secret
 from ..core.settings import secret_variable, variable
+from ..problem.known import checker_of
 
 # %% auto #0
 __all__ = ['Parameter', 'read_parameters', 'Choice', 'Resolved', 'resolve', 'secret_values', 'secret_variables',
@@ -36,21 +37,31 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"\[\s*(?P<minimum>{_NUMBER})?\s*\.\.\s*(?P<maximum>{_NUMBER})?\s*(?:step\s+(?P<step>{_NUMBER})\s*)?\]")
 _LIKE_A_RANGE = re.compile(r"\[[^\[\]]*(?<!\.)\.\.(?!\.)[^\[\]]*\]")
 _SECRET = re.compile(r"\[\s*secret\s*\]", re.IGNORECASE)
-_CHECKED = re.compile(r"\[\s*checked by\s+(?P<function>mlbench(?:\.[a-z_]\w*){2,})\s*\]")
+_CHECKED = re.compile(r"\[\s*checked (?:by\s+(?P<function>mlbench(?:\.[a-z_]\w*){2,})|as\s+(?P<words>[a-z][a-z ]*?))\s*\]")
 _LIKE_A_CHECK = re.compile(r"\[\s*check[^\[\]]*\]", re.IGNORECASE)
+
+
+def _called(words: str) -> str:
+    "The function that words stand for; ValueError where there is none."
+    try:
+        return checker_of(words)
+    except UsageError as error:
+        raise ValueError(f"has a check that cannot be read: {error}") from None
 
 
 def _read_help(comment: str) -> tuple[str, dict[str, Any]]:
     "Divide a comment in help and marks; ValueError tells what cannot be read."
     secret, range_, checked = _SECRET.search(comment), _RANGE.search(comment), _CHECKED.search(comment)
-    marks: dict[str, Any] = ({"secret": True} if secret else {}) | ({"checked_by": checked["function"]} if checked else {})
+    marks: dict[str, Any] = {"secret": True} if secret else {}
+    if checked:
+        marks["checked_by"] = checked["function"] or _called(" ".join(checked["words"].split()))
     rest = _CHECKED.sub("", _SECRET.sub("", _RANGE.sub("", comment, count=1)), count=1)
     unread = _LIKE_A_RANGE.search(rest)
     if unread:
         raise ValueError(f"has a range that cannot be read, {unread[0]}; write one of [0..1], [0..1 step 0.01], [1..], [..100]")
     unread = _LIKE_A_CHECK.search(rest)
     if unread:
-        raise ValueError(f"has a check that cannot be read, {unread[0]}; name a function of mlbench: [checked by mlbench.models.spaces.check_models]")
+        raise ValueError(f"has a check that cannot be read, {unread[0]}; write [checked as models], or a function of mlbench: [checked by mlbench.a.b]")
     if range_:
         marks |= {k: float(v) if v else None for k, v in range_.groupdict().items()}
         low, high, step = marks["minimum"], marks["maximum"], marks["step"]

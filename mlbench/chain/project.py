@@ -157,6 +157,7 @@ _GITIGNORE = """# What runs make
 runs/
 sweeps/
 registry/
+reproductions/
 .ipynb_checkpoints/
 __pycache__/
 """

@@ -170,16 +170,16 @@ def fork_kernel(
     reason = why_not(order["environment"])
     if reason is not None:
         raise Refused(reason)
-    key = server_key(order["environment"])
+    key, deadline = server_key(order["environment"]), time.monotonic() + seconds
     for _ in range(2):
-        connection, buffer = reach(key, order["environment"]), bytearray()
+        connection, buffer = reach(key, order["environment"], min(10.0, seconds)), bytearray()
         try:
             connection.settimeout(seconds)
             send(connection, order, files)
-            answer = receive(connection, buffer, seconds)
+            answer = receive(connection, buffer, deadline - time.monotonic())
         except TimeoutError:
             connection.close()
-            raise Refused(f"the fork server did not answer within {seconds:g} s") from None
+            raise Refused(f"the fork server did not answer within {seconds:.3g} s") from None
         except OSError:
             answer = {}
         if "pid" in answer:

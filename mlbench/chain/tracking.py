@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +72,12 @@ class TrackedArtifact:
     used: bool = False  # an input of the run, not an output
 
 
+def _plain(text: str) -> str:
+    "A name that W&B takes for an artifact; accents go, what has no counterpart becomes a dash."
+    bare = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w.-]+", "-", bare, flags=re.ASCII).strip("-")[:100]
+
+
 def _made_from(manifests: Mapping[str, Any], stage: str) -> dict[str, str]:
     "Every artifact that a stage's outputs rest on, with its hash, the nearest first."
     found: dict[str, str] = {}
@@ -89,7 +97,7 @@ def _artifacts(run: Run) -> list[TrackedArtifact]:
             if name in TRACKED and path.exists():
                 about = {k: entry[k] for k in ("sha256", "bytes", "rows", "columns") if k in entry}
                 about |= {"stage": stage, "run": run.id, "made_from": _made_from(run.manifests, stage)}
-                label = re.sub(r"[^\w.-]+", "-", f"{run.record['project']}-{name}")
+                label = _plain(f"{run.record['project']}-{name}")
                 found.append(TrackedArtifact(label, TRACKED[name], path, about, used=TRACKED[name] == "dataset"))
     return found
 
@@ -145,7 +153,7 @@ def tracking_plan(
     run: Run,  # complete or not
 ) -> Plan:  # what to track
     "Decide what of a run is tracked, from its files alone."
-    plan = Plan(run.id, run.record["project"], config=_config(run), summary=_summary(run), artifacts=_artifacts(run))
+    plan = Plan(run.id, re.sub(r"[/\\#?%:]", "-", run.record["project"])[:128], config=_config(run), summary=_summary(run), artifacts=_artifacts(run))
     task = plan.config["problem"].get("task")
     plan.tags = [t for t in ("mlbench", task, run.status) if t]
     plan.history = [history_point(line, n) for n, line in enumerate(run.metrics)]
@@ -268,7 +276,8 @@ def _end_family(process: subprocess.Popen[str]) -> None:
 
 def _warn(run: Run, what: str) -> str:
     "One line of warning, kept with the run's events."
-    message = f"The run is complete, but was not tracked: {what}. Its files hold everything; track it again with: python -m mlbench.chain.tracking {run.folder}"
+    again = f"python -m mlbench.chain.tracking {shlex.quote(str(run.folder))}"
+    message = f"The run was not tracked: {what}. Its files hold everything; track it again with: {again}"
     with contextlib.suppress(OSError):
         append_line(run.folder / "events.jsonl", {"type": "warning", "time": time.time(), "what": "tracking", "message": message})
     return message

@@ -5,6 +5,7 @@
 # %% ../../nbs/98_cli.making.ipynb #db8f4979
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -67,7 +68,7 @@ def new(
     if dry_run:
         return say(f"Nothing was written. Without --dry-run this makes {name}/.")
     project = make_project(plan)
-    say(f"{name}/ has problem.yaml, params.yaml and {len(project.stages)} notebooks. Read problem.yaml, then: mlbench run {name}")
+    say(f"{name}/ has problem.yaml, params.yaml and {len(project.stages)} notebooks. Read problem.yaml, then: mlbench run {shlex.quote(name)}")
 
 # %% ../../nbs/98_cli.making.ipynb #8bd5219a
 def _start_run(project: Path | None, from_: str | None, to: str | None, given: dict[str, str], force: bool, options: RunOptions | None = None) -> Run:

@@ -5,6 +5,7 @@
 # %% ../../nbs/98_cli.start.ipynb #b30cb37e
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def check_free(
     "UsageError when the folder holds a project, or is a file."
     folder = Path(folder)
     if (folder / "problem.yaml").exists():
-        raise UsageError(f"{folder} is a project already. Run it with: mlbench run {folder}. For another one choose another name.")
+        raise UsageError(f"{folder} is a project already. Run it with: mlbench run {shlex.quote(str(folder))}. For another one choose another name.")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file. Choose another name for the project.")
     return folder

@@ -352,6 +352,9 @@ def read_yaml(
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UsageError(f"{Path(path).name}{line} is not YAML: {error.problem or error}. Look at the quotes, colons and indentation there.") from error
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start + 1} is {error.object[error.start]:#04x}, which is no UTF-8"
+        raise UsageError(f"{Path(path).name} is not UTF-8 text: {found}. Save it in your editor with the encoding UTF-8.") from error
     return CommentedMap() if value is None else value
 
 # %% ../../nbs/01_core.files.ipynb #3d52e328

@@ -83,6 +83,14 @@ def _unskew(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     cut = graph.node("Where", graph.node("Greater", cut, high), high, cut)
     return [Block(graph.node("Where", graph.node("IsNaN", z), graph.constant(np.nan), cut), "number", block.width)]
 
+# %% ../../nbs/70_deployment.encoders.ipynb #2551d5e7
+@converts("mlbench.Fences")
+def _fences(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Cut off at the fences of each column."
+    block, low, high = graph.join(blocks), graph.constant(np.asarray(step.low_, np.float64)), graph.constant(np.asarray(step.high_, np.float64))
+    cut = graph.node("Where", graph.node("Less", block.tensor, low), low, block.tensor)
+    return [Block(graph.node("Where", graph.node("Greater", cut, high), high, cut), "number", block.width)]
+
 # %% ../../nbs/70_deployment.encoders.ipynb #cb0e097d
 @converts("mlbench.SelectColumns")
 def _select(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:

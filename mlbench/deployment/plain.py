@@ -16,7 +16,7 @@ from ..models.neural import Training, _epoch, build_network, forward, layers_as_
 from ..models.tabm import EPOCH_ROWS, MembersTraining, _begin, _step, _Table, learn_columns, mean_output
 
 # %% auto #0
-__all__ = ['XGBOOST_USUAL', 'CATBOOST_USUAL', 'read_rows', 'conform_column', 'conform', 'calibrated', 'stacked',
+__all__ = ['XGBOOST_USUAL', 'CATBOOST_USUAL', 'read_rows', 'conform_column', 'conform', 'calibrated', 'stacked', 'class_weights',
            'XGBoostTreesClassifier', 'XGBoostTreesRegressor', 'plain_settings', 'catboost_rows',
            'CatBoostTreesClassifier', 'CatBoostTreesRegressor', 'train_network', 'TorchMLPClassifier',
            'TorchMLPRegressor', 'train_members', 'learn_members', 'TabMClassifier', 'TabMRegressor']
@@ -88,11 +88,21 @@ def stacked(
     return given
 
 # %% ../../nbs/74_deployment.plain.ipynb #96260f2c
+def class_weights(
+    choice: Any,  # None, "balanced", or class -> weight
+    y: np.ndarray,  # class of each row
+) -> np.ndarray | None:  # one per row; None where all weigh the same
+    "The weight of each row, as its class has it."
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    return None if choice is None else compute_sample_weight(choice, y)
+
+
 class XGBoostTreesClassifier:
     "XGBoost for classes (Chen and Guestrin 2016)."
 
-    def __init__(self, rounds: int, **settings: Any):
-        self.rounds, self.settings = rounds, settings
+    def __init__(self, rounds: int, class_weight: Any = None, **settings: Any):
+        self.rounds, self.class_weight, self.settings = rounds, class_weight, settings
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> XGBoostTreesClassifier:
         "Train on class codes."
@@ -101,7 +111,8 @@ class XGBoostTreesClassifier:
         self.classes_, ranks = np.unique(y, return_inverse=True)
         two = {"objective": "binary:logistic", "eval_metric": "logloss"}
         many = {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": len(self.classes_)}
-        rows = xgboost.QuantileDMatrix(X, ranks, max_bin=self.settings["max_bin"], nthread=self.settings["nthread"])
+        weight, bins, threads = class_weights(self.class_weight, y), self.settings["max_bin"], self.settings["nthread"]
+        rows = xgboost.QuantileDMatrix(X, ranks, weight=weight, max_bin=bins, nthread=threads)
         self.model_ = xgboost.train(self.settings | (two if len(self.classes_) == 2 else many), rows, self.rounds, verbose_eval=False)
         return self
 
@@ -147,16 +158,21 @@ def _unusual(settings: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in usual or usual[k] != v}
 
 
+def _weighed(model: Any) -> dict[str, Any]:
+    "How it weighs classes; nothing where it does not."
+    return {"class_weight": model.class_weight} if model.class_weight is not None and hasattr(model, "classes_") else {}
+
+
 def _xgboost_settings(model: Any) -> dict[str, Any]:
     "The library's settings of a fitted XGBoost."
-    return {"rounds": int(model.n_iter_)} | _unusual(model._settings(float(model.learning_rate_)), XGBOOST_USUAL)
+    return {"rounds": int(model.n_iter_)} | _weighed(model) | _unusual(model._settings(float(model.learning_rate_)), XGBOOST_USUAL)
 
 
 def _catboost_settings(model: Any) -> dict[str, Any]:
     "The library's settings of a fitted CatBoost."
     loss = "RMSE" if not hasattr(model, "classes_") else "Logloss" if len(model.classes_) == 2 else "MultiClass"
     own = model._settings(loss, float(model.learning_rate_)) | {"iterations": int(model.n_iter_)}
-    return {"categories": [int(c) for c in model.cat_features]} | _unusual(own, CATBOOST_USUAL)
+    return {"categories": [int(c) for c in model.cat_features]} | _weighed(model) | _unusual(own, CATBOOST_USUAL)
 
 
 def _network_settings(model: Any) -> dict[str, Any]:
@@ -181,26 +197,27 @@ def catboost_rows(
     X: np.ndarray,  # (rows, columns)
     categories: list[int],  # positions of codes of categories
     y: Any = None,  # the target
+    weight: Any = None,  # of each row
 ) -> Any:  # a `catboost.Pool`
     "Rows as CatBoost wants them."
     from catboost import Pool
 
     columns = {str(i): X[:, i].astype(np.int32 if i in categories else np.float32) for i in range(X.shape[1])}
-    return Pool(pd.DataFrame(columns), y, cat_features=categories)
+    return Pool(pd.DataFrame(columns), y, weight=weight, cat_features=categories)
 
 
 class CatBoostTreesClassifier:
     "CatBoost for classes (Prokhorenkova et al. 2018)."
 
-    def __init__(self, categories: list[int], **settings: Any):
-        self.categories, self.settings = categories, settings
+    def __init__(self, categories: list[int], class_weight: Any = None, **settings: Any):
+        self.categories, self.class_weight, self.settings = categories, class_weight, settings
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> CatBoostTreesClassifier:
         "Train on class codes."
         from catboost import CatBoost
 
         self.classes_, ranks = np.unique(y, return_inverse=True)
-        self.model_ = CatBoost(self.settings).fit(catboost_rows(X, self.categories, ranks))
+        self.model_ = CatBoost(self.settings).fit(catboost_rows(X, self.categories, ranks, class_weights(self.class_weight, y)))
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@
 # %% ../../nbs/22_eda.findings.ipynb #76ee79c4
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from .rows import find_duplicates, find_near_duplicates, find_time_leak, find_to
 from .strength import bin_codes, sample_rows
 
 # %% auto #0
-__all__ = ['FIRST', 'SEARCHES', 'find_empty_columns', 'find_many_categories', 'find_odd_numbers', 'find_outliers',
+__all__ = ['COMPACT', 'FIRST', 'SEARCHES', 'find_empty_columns', 'find_many_categories', 'find_odd_numbers', 'find_outliers',
            'rank_correlations', 'shared_information', 'find_same_columns', 'find_target', 'find_groups', 'Findings',
            'find_all']
 
@@ -86,6 +87,17 @@ def find_odd_numbers(look: Look) -> Iterator[Finding]:
         yield Finding("mixed", what, "warning" if few else "note", evidence, line, [row.column], [{"word": str(w)[:40]} for w in different[:10]])
 
 
+COMPACT = 1.0  # skewness, in either direction, up to which numbers have no long tail
+
+
+def _compact(values: pd.Series) -> bool:
+    "Whether the rest of a column has no long tail once the far values are left aside."
+    numbers = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan).dropna().to_numpy(dtype=np.float64)
+    low, high = np.quantile(numbers, [0.25, 0.75])
+    near = numbers[(numbers >= low - 3 * (high - low)) & (numbers <= high + 3 * (high - low))]
+    return abs(skewness(near)) <= COMPACT
+
+
 def find_outliers(look: Look) -> Iterator[Finding]:
     "Columns of numbers with many values that are far out."
     table = look.quality[look.quality["column"].isin(look.strengths["column"]) & (look.quality["outliers"] > 0.01)]
@@ -95,7 +107,11 @@ def find_outliers(look: Look) -> Iterator[Finding]:
         what = f"{column_words(names)} {'has' if len(names) == 1 else 'have'} values that are far out: in {percent(first['outliers'])} of the rows"
         what += f" for `{first['column']}`" if len(names) > 1 else ""
         rows = [{"column": r.column, "far out": round(r.outliers, 4), "lowest": r.low, "highest": r.high} for r in table.head(20).itertuples()]
-        ask = "Trees do not mind, and linear models get such columns transformed; look at the largest values in case some were mistyped"
+        odd = [r.column for r in table.itertuples() if "far from all other" not in r.notes and _compact(look.frame[r.column])]
+        ask = "Trees do not mind, and linear models get long tails drawn in; look at the largest values in case some were mistyped"
+        if odd:
+            line = json.dumps(odd, ensure_ascii=False)
+            ask = f"Look at them: if they say nothing, linear models, networks and neighbours do better with them pulled in: -p 'features.clip={line}'"
         yield Finding("outliers", what, "note", {"columns": len(names), "share": round(float(first["outliers"]), 4)}, ask, names, rows)
 
 # %% ../../nbs/22_eda.findings.ipynb #355c6064

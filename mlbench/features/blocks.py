@@ -5,6 +5,7 @@
 # %% ../../nbs/33_features.blocks.ipynb #b3879a94
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .categories import TargetMeans
@@ -12,7 +13,7 @@ from .dates import CYCLES, DateParts, DateSpans
 from .numbers import Numbers
 from .options import FeatureOptions
 from .scores import TextScores
-from .shape import PrincipalComponents, SelectColumns, Unskew
+from .shape import Fences, PrincipalComponents, SelectColumns, Unskew
 from .text import FillText, TextTopics, WordWeights
 
 # %% auto #0
@@ -40,11 +41,13 @@ def number_steps(
     options: FeatureOptions,
     task: str = "regression",  # binary, multiclass or regression
     columns: int = 0,  # how many there are
+    clipped: Sequence[int] = (),  # positions of those whose far values linear models get pulled in
 ) -> Any:  # an unfitted pipeline
     "Steps for numeric columns."
     from sklearn.pipeline import Pipeline
 
     steps: list[tuple[str, Any]] = [("numbers", Numbers())]
+    steps += [("fences", Fences(list(clipped)))] if clipped and style == "linear" else []
     asked = SELECT_FOLDS if style == "linear" and options.select_numbers and columns > MANY_NUMBERS else 0
     if asked or 0 < options.most_numbers < columns:
         steps.append(("select", SelectColumns(options.most_numbers or columns, task, asked)))

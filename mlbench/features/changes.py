@@ -16,7 +16,7 @@ from ..core.plots import figure_layout
 from ..core.show import Sentence, number, percent, plural
 from .numbers import as_float64
 from .preview import FittedFeatures, raw_trace, seen_trace
-from .shape import REACH, SKEWED, skewness, yeo_johnson
+from .shape import FENCE, REACH, SKEWED, skewness, yeo_johnson
 from .text import filled_text, words_of
 
 if TYPE_CHECKING:
@@ -73,6 +73,16 @@ def _shape_changes(fitted: FittedFeatures, names: list[str], values: np.ndarray,
             yield Change(name, fitted.style, "far values cut off", why, _span(raw), _span(cut), float(far.mean()))
 
 
+def _fence_changes(fitted: FittedFeatures, names: list[str], values: np.ndarray, fences: Any) -> Iterator[Change]:
+    "Values pulled to the fences of their column."
+    pulled = np.clip(values, fences.low_, fences.high_)
+    for i in fences.columns:
+        count = int((pulled[:, i] != values[:, i]).sum() - np.isnan(values[:, i]).sum())
+        why = f"{plural(count, 'value')} more than {FENCE:g} quartile ranges outside the quartiles (clip)"
+        if count:
+            yield Change(names[i], fitted.style, "far values pulled in", why, _span(values[:, i]), _span(pulled[:, i]), count / len(values))
+
+
 def _fill_changes(fitted: FittedFeatures, names: list[str], values: np.ndarray, impute: Any) -> Iterator[Change]:
     "Gaps filled, and marked where the plan says so."
     marked = set() if impute.indicator_ is None else set(impute.indicator_.features_.tolist())
@@ -93,6 +103,9 @@ def _number_changes(fitted: FittedFeatures, steps: Any, names: list[str]) -> Ite
     for name, count in zip(names, lost):
         if count:
             yield Change(name, fitted.style, "infinities taken out", "no model can take them", f"{count} infinite", "missing", float(count))
+    if "fences" in parts:
+        yield from _fence_changes(fitted, names, values, parts["fences"])
+        values = parts["fences"].transform(values)
     if "select" in parts and len(parts["select"].kept_) < len(names):
         kept = parts["select"].kept_
         why = "parts of the rows do better with fewer (select_numbers)" if parts["select"].folds else "more than wanted (most_numbers)"
@@ -184,7 +197,8 @@ def _score_change(fitted: FittedFeatures, steps: Any, name: str) -> Iterator[Cha
 
 # %% ../../nbs/37_features.changes.ipynb #ff78708e
 _BLOCKS = {"numeric": _number_changes, "date": _date_changes, "time": _date_changes, "span": _span_changes, "native": _code_changes, "means": _mean_changes}
-_ORDER = ("far values cut off", "tail drawn in", "means of the target", "score of the words", "a column per category", "read by its parts", "gaps filled")
+_ORDER = ("far values pulled in", "far values cut off", "tail drawn in", "means of the target", "score of the words")
+_ORDER += ("a column per category", "read by its parts", "gaps filled")
 
 
 def changes_of(

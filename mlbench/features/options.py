@@ -28,6 +28,7 @@ class FeatureOptions:
     topics: int = 10  # topics of a text, for trees; 0 for none
     letters: bool = False  # runs of three letters in place of words
     unskew: bool = True  # whether linear models get skewed numbers drawn in and far outliers cut off
+    clip: list[str] = field(default_factory=list)  # columns of numbers whose far values linear models get pulled in
     date_spans: bool = True  # whether the days between two date columns are features
     most_numbers: int = 1_000  # numeric columns kept, those that go most with the target; 0 for all
     select_numbers: bool = True  # whether linear models get fewer numbers where parts of the rows speak for fewer, beyond 50
@@ -52,7 +53,8 @@ def check_options(
     names: list[str],  # columns of the table
 ) -> None:
     "Refuse choices out of range and columns that do not exist, all of them at once, with a `ParameterError`."
-    mistakes = [f"exclude names {n!r}, which is no column. {did_you_mean(n, names)}" for n in options.exclude if n not in names]
+    asked = [("exclude", n) for n in options.exclude] + [("clip", n) for n in options.clip]
+    mistakes = [f"{choice} names {n!r}, which is no column. {did_you_mean(n, names)}" for choice, n in asked if n not in names]
     if not 0 <= options.rare_share < 0.5:
         mistakes.append(f"rare_share={options.rare_share} must be at least 0 and below 0.5; it is a share of the rows, such as 0.01")
     if options.missing not in ("indicator", "fill"):

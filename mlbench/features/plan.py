@@ -73,7 +73,8 @@ def _steps_in_words(column: Column, options: FeatureOptions, is_time: bool) -> t
     "What is done with a column that is used, and why."
     if column.kind == "numeric":
         mark = " and marked" if column.missing and options.missing == "indicator" else ""
-        drawn = "drawn in where skewed, " if options.unskew else ""
+        drawn = "far values pulled in, " if column.name in options.clip else ""
+        drawn += "drawn in where skewed, " if options.unskew else ""
         filled = f"missing ones filled with the median{mark}, " if column.missing else ""
         return f"as it is (trees); {drawn}{filled}scaled (linear)", "a number"
     if column.kind == "date":
@@ -165,9 +166,10 @@ def _transformer(
         raise UsageError(f"{style!r} is no style of features. {did_you_mean(style, STYLES)}")
     wide = style == "linear" and _width(self, style) > WIDE
     spans = self.of_kind("date")
-    dates = [n for n in spans if n != self.time]
+    dates, numbers = [n for n in spans if n != self.time], self.of_kind("numeric")
+    clipped = [i for i, n in enumerate(numbers) if n in self.options.clip]
     blocks = [
-        ("numeric", number_steps(style, self.options, self.task or "regression", len(self.of_kind("numeric"))), self.of_kind("numeric")),
+        ("numeric", number_steps(style, self.options, self.task or "regression", len(numbers), clipped), numbers),
         ("date", date_steps(style, self.options, PARTS), dates),
         ("time", date_steps(style, self.options, TIME_PARTS), [n for n in self.of_kind("date") if n == self.time]),
         ("span", span_steps(style, self.options), spans if self.options.date_spans and len(spans) > 1 else []),
@@ -283,6 +285,9 @@ def make_plan(
         raise ParameterError(f"{unknown[0]!r} is no choice about features. {did_you_mean(unknown[0], known)}")
     options = FeatureOptions(**choices)
     check_options(options, schema.names)
+    words = [f"{n} ({schema.column(n).kind})" for n in options.clip if schema.column(n).kind != "numeric"]
+    if words:
+        raise ParameterError(f"clip names {', '.join(words)}; only numbers can be pulled in. Take it out of clip, or correct columns.kinds.")
     roles, time = column_roles(problem, options), problem.columns.time
     sensitive = list(problem.columns.sensitive or [])
     columns = [_plan_column(c, schema.rows, roles, options, time, sensitive) for c in schema.columns]

@@ -178,6 +178,11 @@ def _drawn_in(fitted: FittedFeatures) -> set[str]:
     return set()
 
 
+def _pulled_in(fitted: FittedFeatures, column: str) -> str:
+    "What is done before scaling to a column that got fences."
+    return "pulled to the fences, drawn in and " if column in _drawn_in(fitted) else "pulled to the fences and "
+
+
 def _finding(fitted: FittedFeatures, column: str, kind: str) -> str:
     "The title: what happens to a column, in a sentence."
     features, missing = fitted.of_column(column), float(fitted.rows[column].isna().mean())
@@ -196,7 +201,7 @@ def _finding(fitted: FittedFeatures, column: str, kind: str) -> str:
         return f"{column}: not among the numbers that were kept, or part of the principal components of others"
     if fitted.style != "linear":
         return f"{column}: numbers stay as they are" + (f"; {percent(missing)} is missing and stays so" if missing else "")
-    drawn = "drawn in and " if column in _drawn_in(fitted) else ""
+    drawn = ("drawn in and " if column in _drawn_in(fitted) else "") if column not in fitted.plan.options.clip else _pulled_in(fitted, column)
     return f"{column}: numbers are {drawn}scaled" + (f"; {percent(missing)} is missing and gets the median" if missing else "")
 
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/33_features.shape.ipynb #90345056
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from ..core.errors import UsageError
 from .categories import target_columns
 
 # %% auto #0
-__all__ = ['POWERS', 'SKEWED', 'REACH', 'STEPS', 'CLEARLY', 'JUDGED', 'yeo_johnson', 'skewness', 'best_power', 'Unskew',
-           'association', 'few_columns', 'SelectColumns', 'PrincipalComponents']
+__all__ = ['POWERS', 'SKEWED', 'REACH', 'FENCE', 'STEPS', 'CLEARLY', 'JUDGED', 'yeo_johnson', 'skewness', 'best_power', 'Unskew',
+           'fences_of', 'Fences', 'association', 'few_columns', 'SelectColumns', 'PrincipalComponents']
 
 # %% ../../nbs/33_features.shape.ipynb #651b358b
 POWERS = np.array([p + 1e-3 * (p in (0.0, 2.0)) for p in np.linspace(-2.0, 4.0, 25)])  # what is tried
@@ -103,6 +104,44 @@ class Unskew(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             scaled = (np.asarray(X, dtype=np.float64) - self.centre_) / self.scale_
         return np.clip(yeo_johnson(scaled, self.power_), self.low_, self.high_)
+
+# %% ../../nbs/33_features.shape.ipynb #578c0226
+FENCE = 3.0  # quartile ranges outside the quartiles
+
+
+def fences_of(
+    values: np.ndarray,  # one column; NaN for missing
+) -> tuple[float, float]:  # infinite where nothing is to be pulled in
+    "The outer fences of a column."
+    there = values[~np.isnan(values)]
+    first, third = np.quantile(there, [0.25, 0.75]) if len(there) else (0.0, 0.0)
+    reach = FENCE * float(third - first) or np.inf
+    return float(first - reach), float(third + reach)
+
+# %% ../../nbs/33_features.shape.ipynb #fab4169b
+class Fences(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    "Numbers of some columns pulled to Tukey's outer fences; missing ones stay missing."
+
+    def __init__(
+        self,
+        columns: Sequence[int] = (),  # positions of the columns that get fences
+    ):
+        self.columns = columns
+
+    def fit(self, X: Any, y: Any = None) -> Fences:
+        "Learn the fences."
+        _check_feature_names(self, X, reset=True)
+        values = np.asarray(X, dtype=np.float64)
+        self.n_features_in_ = values.shape[1]
+        self.low_, self.high_ = np.full(values.shape[1], -np.inf), np.full(values.shape[1], np.inf)
+        for at in self.columns:
+            self.low_[at], self.high_[at] = fences_of(values[:, at])
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        "The columns, with far values pulled in."
+        check_is_fitted(self, "low_")
+        return np.clip(np.asarray(X, dtype=np.float64), self.low_, self.high_)
 
 # %% ../../nbs/33_features.shape.ipynb #0f914397
 def association(

@@ -14,6 +14,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 
 from .lazymodel import KeptModel, checked_features, checked_values, ranks_of_classes
 from .rounds import Watch, expected_rounds, known_rows
+from .weights import row_weights
 
 # %% auto #0
 __all__ = ['RATES', 'automatic_rate', 'CatBoostTreesClassifier', 'CatBoostTreesRegressor']
@@ -109,18 +110,20 @@ class _CatBoostTrees(KeptModel):
         grow_policy: str = "SymmetricTree",  # or "Depthwise", "Lossguide"
         random_state: Any = 0,  # seed of orders and samples
         thread_count: int = 1,  # threads
+        class_weight: Any = None,  # "balanced", or class -> weight; None weighs rows alike. Not looked at for values
     ):
         self.iterations, self.learning_rate, self.depth, self.l2_leaf_reg = iterations, learning_rate, depth, l2_leaf_reg
         self.cat_features, self.max_ctr_complexity, self.one_hot_max_size = cat_features, max_ctr_complexity, one_hot_max_size
         self.border_count, self.random_strength, self.rsm, self.grow_policy = border_count, random_strength, rsm, grow_policy
         self.leaf_estimation_iterations, self.random_state, self.thread_count = leaf_estimation_iterations, random_state, thread_count
-        self.subsample = subsample
+        self.subsample, self.class_weight = subsample, class_weight
 
     def _settings(self, loss: str, rate: float) -> dict[str, Any]:
         "The library's settings."
         from sklearn.utils.validation import check_random_state
 
-        own = {k: v for k, v in self.get_params(deep=False).items() if k not in ("cat_features", "random_state", "learning_rate", "subsample")}
+        ours = ("cat_features", "random_state", "learning_rate", "subsample", "class_weight")
+        own = {k: v for k, v in self.get_params(deep=False).items() if k not in ours}
         own |= {} if self.subsample is None else {"subsample": self.subsample, "bootstrap_type": "MVS"}
         seed = self.random_state if isinstance(self.random_state, int | np.integer) else check_random_state(self.random_state).randint(2**31 - 1)
         steps = self.leaf_estimation_iterations or (10 if loss == "Logloss" else 1)
@@ -138,15 +141,15 @@ class _CatBoostTrees(KeptModel):
         return model.predict(_pool(checked_features(self, X), self.cat_features), prediction_type=form, thread_count=self.thread_count)
 
 # %% ../../nbs/43_models.catboosting.ipynb #f1998d17
-def _fit_trees(self: _CatBoostTrees, X: np.ndarray, y: Any, weight: Any, loss: str, X_val: Any, y_val: Any, seconds: float | None) -> None:
+def _fit_trees(self: _CatBoostTrees, X: np.ndarray, y: Any, weights: Any, loss: str, X_val: Any, y_val: Any, seconds: float | None) -> None:
     "Train, again with larger steps when time is short, and keep the bytes."
     categories = _checked_categories(self.cat_features, X.shape[1])
     if not (np.nan_to_num(X, nan=np.inf) != np.nan_to_num(X[:1], nan=np.inf)).any():
         raise ValueError(f"{type(self).__name__} needs a column that varies, and all {X.shape[1]} columns are constant")
     planned = self.iterations if self.learning_rate is None else expected_rounds(self.learning_rate, self.iterations)
     watch = Watch(seconds, planned)
-    train = _pool(X, categories, y, weight)
-    held = None if X_val is None else _pool(checked_features(self, X_val), categories, y_val)
+    train = _pool(X, categories, y, weights[0])
+    held = None if X_val is None else _pool(checked_features(self, X_val), categories, y_val, weights[1])
     rate = self.learning_rate or automatic_rate(loss, len(X), planned, held is not None)
     model = _train_once(self._settings(loss, rate), train, held, watch)
     if watch.too_slow:
@@ -171,7 +174,8 @@ def _fit_classes(
     self.classes_, ranks = ranks_of_classes(type(self).__name__, y)
     X_val, y_val = known_rows(X_val, y_val, self.classes_)
     held = None if y_val is None else np.searchsorted(self.classes_, y_val)
-    _fit_trees(self, X, ranks, sample_weight, "Logloss" if len(self.classes_) == 2 else "MultiClass", X_val, held, seconds)
+    weights = row_weights(self.class_weight, y, sample_weight), row_weights(self.class_weight, y_val)
+    _fit_trees(self, X, ranks, weights, "Logloss" if len(self.classes_) == 2 else "MultiClass", X_val, held, seconds)
     return self
 
 # %% ../../nbs/43_models.catboosting.ipynb #88cf5f08
@@ -202,7 +206,7 @@ def _fit_values(
     "Train on values."
     X = checked_features(self, X, fitting=True)
     X_val, y_val = known_rows(X_val, y_val, None)
-    _fit_trees(self, X, checked_values(type(self).__name__, y), sample_weight, "RMSE", X_val, y_val, seconds)
+    _fit_trees(self, X, checked_values(type(self).__name__, y), (sample_weight, None), "RMSE", X_val, y_val, seconds)
     return self
 
 # %% ../../nbs/43_models.catboosting.ipynb #8fef297c

@@ -21,6 +21,7 @@ class KeptModel(BaseEstimator):
     "An estimator whose model is bytes in `model_`, opened when it is used."
 
     model_: np.ndarray  # uint8
+    class_weight: Any = None  # of models that were stored before it was a choice
     _opened: Callable[[bytes], Any]  # the library's model from its bytes; every subclass has its own
 
     def _library_model(self) -> Any:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import UsageError, did_you_mean
+from ..core.errors import UsageError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
 # %% auto #0
-__all__ = ['TASKS', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'MODELS', 'USUAL', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS',
-           'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'BALANCED', 'Setting', 'ModelSpec', 'model_spec', 'candidates',
-           'portfolio']
+__all__ = ['TASKS', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS',
+           'KINDS', 'WEIGHABLE', 'WAYS', 'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'Setting',
+           'ModelSpec', 'portfolio_spec', 'Way', 'in_way', 'model_spec', 'candidates', 'portfolio']
 
 # %% ../../nbs/48_models.registry.ipynb #28393f90
 TASKS = ("binary", "multiclass", "regression")
@@ -243,42 +243,8 @@ OTHERS = [
 ]
 MODELS = PLAIN + OTHERS
 
-# %% ../../nbs/48_models.registry.ipynb #56163254
-USUAL = ("dummy", "one_rule", "linear", "hist_gradient_boosting", "lightgbm", "mlp", "tabm")
-
-
-def model_spec(
-    name: str,  # such as "linear"
-) -> ModelSpec:  # what is known of it
-    "The specification of one model; raises `UsageError` with the nearest names when there is none."
-    for spec in MODELS:
-        if spec.name == name:
-            return spec
-    raise UsageError(f"there is no model {name!r}. {did_you_mean(name, [s.name for s in MODELS])}")
-
-
-def candidates(
-    task: str,  # "binary", "multiclass" or "regression"
-    names: Iterable[str] | None = None,  # which ones; None takes the usual ones, or all that are readable
-    readable: bool = False,  # only models that a person can follow
-) -> list[ModelSpec]:  # from simple to complex
-    "Models to compare; raises `UsageError` for an unknown task or name, one that a person cannot follow where that is asked for, and when none is left."
-    if task not in TASKS:
-        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
-    usual = [s.name for s in MODELS if readable or s.name in USUAL]
-    wanted = set(usual) if names is None else {model_spec(n).name for n in names}
-    opaque = [s.name for s in MODELS if s.name in wanted and not s.readable] if readable and names is not None else []
-    if opaque:
-        also = f"Leave it out of models, or name {', '.join(s.name for s in MODELS if s.readable and task in s.tasks)}."
-        raise UsageError(f"{', '.join(opaque)} cannot be read by a person, as constraints.interpretable asks. {also}")
-    able = [s for s in MODELS if task in s.tasks and (s.readable or not readable)]
-    left = [s for s in able if s.name in wanted]
-    if not left:
-        why = f"does the task {task}" if wanted else "was named"
-        raise UsageError(f"No model is left to compare: none {why}. Name at least one of {', '.join(s.name for s in able)} in models.")
-    return left
-
-# %% ../../nbs/48_models.registry.ipynb #5a5cbe9d
+# %% ../../nbs/48_models.registry.ipynb #690151c5
+CLASSES = ("binary", "multiclass")
 ROUNDS_ALLOWED: dict[str, dict[str, Any]] = {
     "lightgbm": {"n_estimators": 3000},
     "xgboost": {"n_estimators": 3000},
@@ -296,7 +262,7 @@ class _Second:
     params: Mapping[str, Any]
     why: str
     source: str
-    only: str = ""  # "regression" or "classes" when it is for one of them
+    tasks: tuple[str, ...] = TASKS
     largest: int | None = None  # rows, where it is for fewer than its kind
 
 
@@ -332,55 +298,125 @@ SECONDS: dict[str, _Second] = {
         largest=SMALL,
     ),
     "extra_trees_wide": _Second({"max_features": 0.75}, "extra trees that see most columns at each split", f"{TABREPO}, r42"),
-    "linear_strict": _Second({"C": 0.05}, "a linear model that is held back more", "", only="classes"),
-    "linear_firm": _Second({"alpha": 200.0}, "a linear model that is held back more", "", only="regression"),
+    "linear_strict": _Second({"C": 0.05}, "a linear model that is held back more", "", tasks=CLASSES),
+    "linear_firm": _Second({"alpha": 200.0}, "a linear model that is held back more", "", tasks=("regression",)),
 }
 
-# %% ../../nbs/48_models.registry.ipynb #f863ec5b
+# %% ../../nbs/48_models.registry.ipynb #6608ed28
+KINDS = {s.name: s for s in MODELS}
+
+
+def portfolio_spec(
+    name: str,  # a kind, or one of `SECONDS`
+) -> ModelSpec:
+    "A candidate as the portfolio has it, with all the rounds it may take."
+    kind = max((k for k in KINDS if name == k or name.startswith(k + "_")), key=len)
+    spec = replace(KINDS[kind], params=dict(KINDS[kind].params) | ROUNDS_ALLOWED.get(kind, {}))
+    if name == kind:
+        return spec
+    second = SECONDS[name]
+    source, largest = second.source or spec.source, second.largest or spec.largest
+    return spec.variant(name, second.params, second.why, source=source, largest=largest, tasks=second.tasks)
+
+# %% ../../nbs/48_models.registry.ipynb #9274cee3
+WEIGHABLE = ("linear", "sparse_linear", "tree", "additive_boosting", "random_forest", "extra_trees")
+WEIGHABLE += ("hist_gradient_boosting", "lightgbm", "xgboost", "catboost")
+
+
+@dataclass(frozen=True)
+class Way:
+    "A way to learn that is open to several kinds of models."
+
+    told: str  # what it does, for the sentence about a candidate
+    tasks: tuple[str, ...]
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)  # settings of the estimator
+    scale: str = "identity"  # of `training.scales`
+
+
+WAYS = {
+    "log": Way("on the logarithm of the target", ("regression",), scale="log"),
+    "power": Way("on the target drawn in by a power (Yeo and Johnson 2000)", ("regression",), scale="power"),
+    "balanced": Way("from fewer rows of the frequent classes, its probabilities put right", CLASSES, scale="balanced"),
+    "weighted": Way("all classes weigh the same, so its probabilities are those of even classes", CLASSES, {"class_weight": "balanced"}),
+}
+
+
+def in_way(
+    spec: ModelSpec,  # a candidate
+    way: str,  # one of `WAYS`
+) -> ModelSpec:
+    "The same candidate, learning in another way; raises `UsageError` where it cannot."
+    how, kind = WAYS[way], spec.base or spec.name
+    if way == "weighted" and kind not in WEIGHABLE:
+        raise UsageError(f"{kind} cannot weigh classes, so there is no {spec.name}_{way}. Those that can are {', '.join(WEIGHABLE)}.")
+    tasks = tuple(t for t in spec.tasks if t in how.tasks)
+    if not tasks:
+        raise UsageError(f"there is no {spec.name}_{way}: {spec.name} is for {' and '.join(spec.tasks)}, and {way!r} for {' and '.join(how.tasks)}.")
+    return spec.variant(f"{spec.name}_{way}", how.params, f"{spec.why}; {how.told}", scale=how.scale, tasks=tasks)
+
+# %% ../../nbs/48_models.registry.ipynb #05df9832
+USUAL = ("dummy", "one_rule", "linear", "hist_gradient_boosting", "lightgbm", "mlp", "tabm")
+
+
+def model_spec(
+    name: str,  # such as "linear", "extra_trees_deep" or "lightgbm_weighted"
+) -> ModelSpec:  # what is known of it
+    "The specification of one model; raises `UsageError` with the nearest names when there is none."
+    rest, _, way = str(name).rpartition("_")
+    if name in KINDS:
+        return KINDS[name]
+    if name in SECONDS:
+        return portfolio_spec(name)
+    if way in WAYS and (rest in KINDS or rest in SECONDS):
+        return in_way(portfolio_spec(rest), way)
+    known = [*KINDS, *SECONDS]
+    close = nearest(name, [*known, *(f"{n}_{w}" for n in known for w in WAYS)])[:1]
+    raise UsageError(f"there is no model {name!r}. {did_you_mean(name, KINDS if not close or close[0] in KINDS else close)}")
+
+# %% ../../nbs/48_models.registry.ipynb #3e9ff16b
+def _wanted(task: str, names: Iterable[str], readable: bool) -> list[ModelSpec]:
+    "The candidates that were named, each once, from simple to complex; raises `UsageError` for those that cannot compete."
+    specs = list({name: model_spec(name) for name in names}.values())
+    opaque = [s.name for s in specs if readable and not s.readable]
+    if opaque:
+        also = f"Leave it out of models, or name {', '.join(s.name for s in MODELS if s.readable and task in s.tasks)}."
+        raise UsageError(f"{', '.join(opaque)} cannot be read by a person, as constraints.interpretable asks. {also}")
+    unable = [s for s in specs if task not in s.tasks]
+    if unable:
+        told = "; ".join(f"{s.name} is for {' and '.join(s.tasks)}" for s in unable)
+        raise UsageError(f"The task here is {task}: {told}. Leave it out of models.")
+    places = list(KINDS)
+    return sorted(specs, key=lambda s: places.index(s.base or s.name))
+
+# %% ../../nbs/48_models.registry.ipynb #b5b8c1d4
+def candidates(
+    task: str,  # "binary", "multiclass" or "regression"
+    names: Iterable[str] | None = None,  # which ones; None takes the usual ones, or all that are readable
+    readable: bool = False,  # only models that a person can follow
+) -> list[ModelSpec]:  # from simple to complex
+    "Models to compare; raises `UsageError` for an unknown task or name, one that a person cannot follow where that is asked for, and when none is left."
+    if task not in TASKS:
+        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
+    if names is None:
+        return [s for s in MODELS if task in s.tasks and (s.readable if readable else s.name in USUAL)]
+    left = _wanted(task, names, readable)
+    if not left:
+        able = ", ".join(s.name for s in MODELS if task in s.tasks and (s.readable or not readable))
+        raise UsageError(f"No model is left to compare: none was named. Name at least one of {able} in models.")
+    return left
+
+# %% ../../nbs/48_models.registry.ipynb #1d668f4b
 ORDER = ["dummy", "linear", "lightgbm", "catboost", "extra_trees", "extra_trees_deep", "k_neighbors", "xgboost", "tabm", "svm", "lightgbm_extra"]
 ORDER += ["random_forest", "linear_strict", "linear_firm", "catboost_shallow", "lightgbm_large", "xgboost_deep", "lightgbm_slow", "catboost_quick"]
 ORDER += ["extra_trees_wide", "hist_gradient_boosting", "mlp", "additive_boosting", "sparse_linear"]
 READABLE_ORDER = ["dummy", "linear", "additive_boosting", "tree", "sparse_linear", "one_rule", "linear_strict", "linear_firm"]
 LOG_SCALE = ("linear", "lightgbm", "catboost", "xgboost", "tabm", "extra_trees", "additive_boosting")  # kinds that are tried on both scales
-
-
-def _kind_of(name: str) -> str:
-    "The kind that a candidate of the portfolio belongs to."
-    return max((s.name for s in MODELS if name == s.name or name.startswith(s.name + "_")), key=len)
-
-
-def _candidate(name: str) -> ModelSpec:
-    "A candidate of the portfolio, with all the rounds it may take."
-    spec = model_spec(_kind_of(name))
-    spec = replace(spec, params=dict(spec.params) | ROUNDS_ALLOWED.get(spec.name, {}))
-    if name == spec.name:
-        return spec
-    second = SECONDS[name]
-    return spec.variant(name, second.params, second.why, source=second.source or spec.source, largest=second.largest or spec.largest)
-
-
-def _on_log_scale(spec: ModelSpec) -> ModelSpec:
-    "The same on a logarithmic target."
-    return spec.variant(f"{spec.name}_log", {}, f"{spec.why}; on the logarithm of the target", scale="log")
-
-
-def _on_power_scale(spec: ModelSpec) -> ModelSpec:
-    "The same on a target that is drawn in."
-    return spec.variant(f"{spec.name}_power", {}, f"{spec.why}; on the target drawn in by a power (Yeo and Johnson 2000)", scale="power")
-
-
-BALANCED = ("linear", "lightgbm", "extra_trees")  # kinds that are also tried on rows with fewer of the frequent classes
-
-
-def _on_balance(spec: ModelSpec) -> ModelSpec:
-    "The same on rows of which fewer of the frequent classes were drawn."
-    return spec.variant(f"{spec.name}_balanced", {}, f"{spec.why}; from fewer rows of the frequent classes, its probabilities put right", scale="balanced")
+WEIGHED = ("linear", "lightgbm", "catboost", "extra_trees")  # kinds that also learn with even classes where answers are counted class by class
 
 # %% ../../nbs/48_models.registry.ipynb #f1e2f997
 def _suits(spec: ModelSpec, task: str, rows: int, columns: int, families: set[str] | None) -> bool:
     "Whether a candidate is worth trying on a table."
-    only = SECONDS[spec.name].only if spec.name in SECONDS else ""
-    if task not in spec.tasks or only not in ("", "regression" if task == "regression" else "classes"):
+    if task not in spec.tasks:
         return False
     if spec.largest is not None and rows > spec.largest or (spec.name == "k_neighbors" and columns > 500):
         return False
@@ -396,7 +432,7 @@ def portfolio(
     families: Iterable[str] | None = None,  # names of kinds or of families; None takes all
     skewed: bool = False,  # whether a regression target is so skewed that a logarithmic scale is worth a try
     crowded: bool = False,  # whether it crowds below its maximum, so that a power is worth a try
-    rare: bool = False,  # whether a class is so rare that fewer rows of the others are worth a try
+    uneven: bool = False,  # whether classes are so uneven, and counted one by one, that weights are worth a try
 ) -> list[ModelSpec]:  # first what gives most for its time
     "Strong fixed settings for a table, cheap ones first; raises `UsageError` for unknown names, and when none is left."
     if task not in TASKS:
@@ -407,10 +443,9 @@ def portfolio(
         if name not in known:
             raise UsageError(f"there is no kind or family of models {name!r}. {did_you_mean(name, known)}")
     names = READABLE_ORDER if readable else ORDER + sorted((wanted or set()) & {s.name for s in MODELS} - set(ORDER))
-    found = [s for s in map(_candidate, names) if _suits(s, task, rows, columns, wanted)]
+    found = [s for s in map(portfolio_spec, names) if _suits(s, task, rows, columns, wanted)]
     if not [s for s in found if s.name != "dummy"]:
         raise UsageError(f"No model is left: {', '.join(sorted(wanted or ()))} and the limits of this table leave none. Name more in families.")
-    if task != "regression":
-        return found + [_on_balance(s) for s in found if rare and s.name in BALANCED]
-    more = [_on_log_scale] * skewed + [_on_power_scale] * crowded
-    return [s for spec in found for s in [spec, *(on(spec) for on in more if spec.name in LOG_SCALE)]]
+    ways = ["log"] * skewed + ["power"] * crowded if task == "regression" else ["weighted"] * uneven
+    able = LOG_SCALE if task == "regression" else WEIGHED
+    return [s for spec in found for s in [spec, *(in_way(spec, way) for way in ways if spec.name in able)]]

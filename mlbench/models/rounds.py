@@ -19,6 +19,7 @@ import numpy as np
 
 from ..core.errors import StageError
 from ..core.show import number
+from .weights import judging_weights
 
 # %% auto #0
 __all__ = ['PATIENCE', 'PACE_AFTER', 'WAY', 'ROUGH', 'PIECE', 'ROUNDS', 'FORESTS', 'FIRST_ROWS', 'WARM_ROWS', 'TRIALS', 'USUAL',
@@ -139,7 +140,8 @@ def _lightgbm_once(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, watch
         if watch.stop(results[0][2] if results else None):
             raise EarlyStopException(watch.best_round - 1, results)
 
-    estimator.fit(X, y, eval_set=None if X_val is None else [(X_val, y_val)], callbacks=[after])
+    weights = None if X_val is None else [judging_weights(estimator, y_val)]
+    estimator.fit(X, y, eval_set=None if X_val is None else [(X_val, y_val)], eval_sample_weight=weights, callbacks=[after])
     if watch.best_round < estimator.booster_.num_trees() // max(estimator.booster_.num_model_per_iteration(), 1):
         estimator._Booster = Booster(model_str=estimator.booster_.model_to_string(num_iteration=watch.best_round))
     estimator._best_iteration = watch.best_round
@@ -197,7 +199,7 @@ def _fit_hist(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, seconds: f
     if X_val is None:
         estimator.set_params(early_stopping=False).fit(X, y)
         return
-    estimator.set_params(early_stopping=True).fit(X, y, X_val=X_val, y_val=y_val)
+    estimator.set_params(early_stopping=True).fit(X, y, X_val=X_val, y_val=y_val, sample_weight_val=judging_weights(estimator, y_val))
     best = max(1, int(np.argmax(estimator.validation_score_)))
     estimator._predictors = estimator._predictors[:best]
     estimator.train_score_, estimator.validation_score_ = estimator.train_score_[: best + 1], estimator.validation_score_[: best + 1]

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .lazymodel import checked_values, ranks_of_classes
 
 # %% auto #0
-__all__ = ['gaussian_kernel', 'scaled_gamma', 'sigmoid_of', 'SupportVectorsClassifier', 'SupportVectorsRegressor']
+__all__ = ['CELLS', 'gaussian_kernel', 'scaled_gamma', 'sigmoid_of', 'SupportVectorsClassifier', 'SupportVectorsRegressor']
 
 # %% ../../nbs/45_models.vectors.ipynb #dabafe2b
 def gaussian_kernel(
@@ -23,8 +23,12 @@ def gaussian_kernel(
     gamma: float,  # how quickly likeness fades with squared distance
 ) -> np.ndarray:  # (rows, vectors) in 0 to 1
     "Likeness of rows and vectors."
-    squares = (X * X).sum(axis=1)[:, None] - 2 * (X @ vectors.T) + (vectors * vectors).sum(axis=1)[None, :]
-    return np.exp(-gamma * np.maximum(squares, 0.0))
+    likeness = (-2.0 * X) @ vectors.T
+    likeness += (X * X).sum(axis=1)[:, None]
+    likeness += (vectors * vectors).sum(axis=1)
+    np.maximum(likeness, 0.0, out=likeness)
+    likeness *= -gamma
+    return np.exp(likeness, out=likeness)
 
 
 def scaled_gamma(
@@ -37,6 +41,9 @@ def scaled_gamma(
     return 1.0 / (X.shape[1] * (float(X.var()) or 1.0))
 
 # %% ../../nbs/45_models.vectors.ipynb #296f5352
+CELLS = 400_000  # likenesses that are computed together: they fit the memory next to a core
+
+
 class _SupportVectors(BaseEstimator):
     "What classifier and regressor have in common."
 
@@ -62,10 +69,10 @@ class _SupportVectors(BaseEstimator):
         self.intercepts_ = np.array([float(m.intercept_[0]) for m in machines])
 
     def _decisions(self, X: Any) -> np.ndarray:
-        "Signed distances from each border, 2,000 rows at a time."
+        "Signed distances from each border, some rows at a time."
         check_is_fitted(self, "vectors_")
-        X = self._rows(X)
-        parts = [gaussian_kernel(X[i : i + 2000], self.vectors_, self.gamma_) @ self.weights_ for i in range(0, len(X), 2000)]
+        X, step = self._rows(X), max(1, CELLS // max(1, len(self.vectors_)))
+        parts = [gaussian_kernel(X[i : i + step], self.vectors_, self.gamma_) @ self.weights_ for i in range(0, len(X), step)]
         return np.concatenate(parts) + self.intercepts_
 
     def __sklearn_tags__(self) -> Any:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_random_state
 
 from .lazymodel import KeptModel, checked_features, checked_values, ranks_of_classes
 from .rounds import Watch, expected_rounds, faster_rate, known_rows
+from .weights import row_weights
 
 # %% auto #0
 __all__ = ['XGBoostTreesClassifier', 'XGBoostTreesRegressor']
@@ -33,14 +34,15 @@ def _train_once(settings: dict[str, Any], rounds: int, train: Any, held: Any, wa
     return model[: watch.best_round]
 
 
-def _fit_trees(self: _XGBoostTrees, X: np.ndarray, y: Any, weight: Any, more: dict[str, Any], X_val: Any, y_val: Any, seconds: float | None) -> None:
+def _fit_trees(self: _XGBoostTrees, X: np.ndarray, y: Any, weights: Any, more: dict[str, Any], X_val: Any, y_val: Any, seconds: float | None) -> None:
     "Train, again with larger steps when time is short, and keep the bytes."
     import xgboost
 
     expected = expected_rounds(self.learning_rate, self.n_estimators)
     watch, rate = Watch(seconds, expected), self.learning_rate
-    train = xgboost.QuantileDMatrix(X, y, weight=weight, max_bin=self.max_bin, nthread=self.n_jobs)
-    held = None if X_val is None else xgboost.QuantileDMatrix(checked_features(self, X_val), y_val, ref=train, max_bin=self.max_bin, nthread=self.n_jobs)
+    train = xgboost.QuantileDMatrix(X, y, weight=weights[0], max_bin=self.max_bin, nthread=self.n_jobs)
+    alike = {"ref": train, "weight": weights[1], "max_bin": self.max_bin, "nthread": self.n_jobs}
+    held = None if X_val is None else xgboost.QuantileDMatrix(checked_features(self, X_val), y_val, **alike)
     model = _train_once(self._settings(rate) | more, self.n_estimators, train, held, watch)
     if watch.too_slow:
         rate, watch = faster_rate(rate, expected, watch.possible), Watch(max(watch.left(), 0.0))
@@ -67,11 +69,12 @@ class _XGBoostTrees(KeptModel):
         max_bin: int = 256,  # groups that a column is cut into
         random_state: Any = 0,  # seed of samples
         n_jobs: int = 1,  # threads
+        class_weight: Any = None,  # "balanced", or class -> weight; None weighs rows alike. Not looked at for values
     ):
         self.n_estimators, self.learning_rate, self.max_depth, self.min_child_weight = n_estimators, learning_rate, max_depth, min_child_weight
         self.subsample, self.colsample_bytree, self.colsample_bynode = subsample, colsample_bytree, colsample_bynode
         self.reg_lambda, self.reg_alpha, self.gamma = reg_lambda, reg_alpha, gamma
-        self.max_bin, self.random_state, self.n_jobs = max_bin, random_state, n_jobs
+        self.max_bin, self.random_state, self.n_jobs, self.class_weight = max_bin, random_state, n_jobs, class_weight
 
     def _settings(self, rate: float) -> dict[str, Any]:
         "The library's settings."
@@ -111,7 +114,8 @@ def _fit_classes(
     held = None if y_val is None else np.searchsorted(self.classes_, y_val)
     two = {"objective": "binary:logistic", "eval_metric": "logloss"}
     many = {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": len(self.classes_)}
-    _fit_trees(self, X, ranks, sample_weight, two if len(self.classes_) == 2 else many, X_val, held, seconds)
+    weights = row_weights(self.class_weight, y, sample_weight), row_weights(self.class_weight, y_val)
+    _fit_trees(self, X, ranks, weights, two if len(self.classes_) == 2 else many, X_val, held, seconds)
     return self
 
 # %% ../../nbs/43_models.xgboosting.ipynb #1c245bcb
@@ -148,7 +152,7 @@ def _fit_values(
     X_val, y_val = known_rows(X_val, y_val, None)
     held = None if y_val is None else (np.asarray(y_val, dtype=np.float64) - self.target_mean_) / self.target_scale_
     more = {"objective": "reg:squarederror", "eval_metric": "rmse", "base_score": 0.0}
-    _fit_trees(self, X, (values - self.target_mean_) / self.target_scale_, sample_weight, more, X_val, held, seconds)
+    _fit_trees(self, X, (values - self.target_mean_) / self.target_scale_, (sample_weight, None), more, X_val, held, seconds)
     return self
 
 # %% ../../nbs/43_models.xgboosting.ipynb #dea253cb

@@ -5,16 +5,22 @@
 # %% ../../nbs/53_training.blend.ipynb #ce34eca4
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from ..core.errors import UsageError
 from ..core.progress import report
+from ..core.settings import thread_limit
 from ..features.plan import FeaturePlan
 from ..features.sharing import SharedRows
 from ..models.registry import model_spec
@@ -26,7 +32,7 @@ from .fitting import limited_threads, output_of
 from .scales import from_scale
 
 # %% auto #0
-__all__ = ['recipe', 'packed_folds', 'unpacked_folds', 'BlendClassifier', 'BlendRegressor', 'assembled']
+__all__ = ['WORTH_THREADS', 'recipe', 'packed_folds', 'unpacked_folds', 'BlendClassifier', 'BlendRegressor', 'assembled']
 
 # %% ../../nbs/53_training.blend.ipynb #ded8ae02
 def recipe(
@@ -76,22 +82,50 @@ def unpacked_folds(
     split = (StratifiedKFold if classes else KFold)(count, shuffle=True, random_state=seed)
     return list(split.split(np.zeros(len(y)), y))
 
-# %% ../../nbs/53_training.blend.ipynb #6ef35cc1
+# %% ../../nbs/53_training.blend.ipynb #2caf748f
+WORTH_THREADS = 20_000  # rows times estimators
+
+
+def _asked_now(function: Callable[..., np.ndarray], *given: Any) -> Future[np.ndarray]:
+    "The answer of a function, there at once."
+    answer: Future[np.ndarray] = Future()
+    answer.set_result(function(*given))
+    return answer
+
+
+@contextmanager
+def _asking(
+    work: int,  # rows times estimators
+) -> Iterator[Callable[..., Future[np.ndarray]]]:
+    "A way to call functions, several at a time where that pays."
+    if work < WORTH_THREADS or thread_limit() == 1:
+        yield _asked_now
+        return
+    with limited_threads(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        with ThreadPoolExecutor(thread_limit(), "mlbench-predict", initializer=threadpool_limits, initargs=(1,)) as pool:
+            yield pool.submit
+
+# %% ../../nbs/53_training.blend.ipynb #979209f7
+def _answers(self: Any, rows: SharedRows, ask: Callable[..., Future[np.ndarray]], n_classes: int | None) -> Iterator[list[tuple[int, int, Future[np.ndarray]]]]:
+    "For each fold: the members' positions, the places of their estimators, and their answers to come."
+    for position, made in enumerate(self.features_):
+        here = [(i, member, member["folds"].index(position)) for i, member in enumerate(self.members_) if position in member["folds"]]
+        seen = {style: rows.through(made[style]) for style in dict.fromkeys(member["style"] for _, member, _ in here)}
+        rows.next_fold()
+        yield [(i, at, ask(output_of, member["estimators"][at], seen[member["style"]], n_classes)) for i, member, at in here]
+
+
 def _outputs(self: Any, frame: pd.DataFrame, n_classes: int | None) -> list[np.ndarray]:
     "The output of each member: the mean of its folds."
     totals: list[Any] = [0.0] * len(self.members_)
-    rows = SharedRows(frame)
-    for position, made in enumerate(self.features_):
-        seen: dict[str, Any] = {}
-        for i, member in enumerate(self.members_):
-            if position not in member["folds"]:
-                continue
-            if member["style"] not in seen:
-                seen[member["style"]] = rows.through(made[member["style"]])
-            at = member["folds"].index(position)
-            said = output_of(member["estimators"][at], seen[member["style"]], n_classes)
-            totals[i] = totals[i] + from_scale(said, member["scale"], member["shift"][at])
-        rows.next_fold()
+    with _asking(len(frame) * sum(len(member["folds"]) for member in self.members_)) as ask:
+        before: list[tuple[int, int, Future[np.ndarray]]] = []
+        for now in chain(_answers(self, SharedRows(frame), ask, n_classes), [[]]):
+            for i, at, answer in before:
+                member = self.members_[i]
+                totals[i] = totals[i] + from_scale(answer.result(), member["scale"], member["shift"][at])
+            before = now
     return [total / len(member["folds"]) for total, member in zip(totals, self.members_)]
 
 # %% ../../nbs/53_training.blend.ipynb #e7f9dc15

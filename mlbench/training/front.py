@@ -179,7 +179,7 @@ def fit(
         left = lambda: None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
         asked, cut = _in_time(asked, left(), _workers(n_jobs), seed, (replay or {}).get("rows"))
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
-        specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable)
+        specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable, asked.problem.metrics[0])
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found

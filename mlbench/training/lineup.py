@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ..models.registry import ModelSpec, candidates, portfolio
+from ..problem.metrics import metric
 
 # %% auto #0
-__all__ = ['LONG_TAIL', 'RARE', 'WORTH_DRAWING', 'has_long_tail', 'has_rare_class', 'line_up', 'line_up_table']
+__all__ = ['LONG_TAIL', 'COUNTED', 'UNEVEN', 'has_long_tail', 'wants_weights', 'line_up', 'line_up_table']
 
 # %% ../../nbs/51_training.lineup.ipynb #fb2b34bf
 LONG_TAIL = 1.0
@@ -28,16 +29,21 @@ def has_long_tail(
     return bool(spread > 0 and np.mean(centred**3) / spread**3 > LONG_TAIL)
 
 
-RARE = 0.1  # share of the rows below which a class is rare
-WORTH_DRAWING = 500  # rows from which on the frequent classes have some to spare
+# %% ../../nbs/51_training.lineup.ipynb #1ae5df20
+COUNTED = ("balanced_accuracy", "f1", "f1_macro", "mcc", "cohen_kappa")  # metrics that count answers class by class
+UNEVEN = 0.5  # share of an even part of the rows, below which a class is rare
 
 
-def has_rare_class(
+def wants_weights(
     y: np.ndarray,  # class codes
+    chooser: str | None,  # metric that chooses
 ) -> bool:
-    "Whether a class has so few rows that the others could do with fewer."
+    "Whether there are several classes that the metric counts one by one, and some are rare."
     counts = np.bincount(y)
-    return bool(len(y) >= WORTH_DRAWING and counts[counts > 0].min() < RARE * len(y))
+    counts = counts[counts > 0]
+    if chooser is None or metric(chooser).name not in COUNTED:
+        return False
+    return bool(len(counts) > 2 and counts.min() < UNEVEN * len(y) / len(counts))
 
 # %% ../../nbs/51_training.lineup.ipynb #a1b0d25f
 def line_up(
@@ -46,13 +52,14 @@ def line_up(
     columns: int,  # that models see
     names: Iterable[str] | None = None,  # candidates by name; none at all takes the portfolio
     readable: bool = False,  # only models that a person can follow
+    chooser: str | None = None,  # metric that chooses; None for one that judges probabilities or values
 ) -> list[ModelSpec]:  # in the order of their turns
     "The candidates for a table; raises `UsageError` for an unknown name."
     wanted = list(names or [])
     if wanted:
         return candidates(task, wanted, readable)
     if task != "regression":
-        return portfolio(task, len(y), columns, readable=readable, rare=has_rare_class(y))
+        return portfolio(task, len(y), columns, readable=readable, uneven=wants_weights(y, chooser))
     return portfolio(task, len(y), columns, readable=readable, skewed=has_long_tail(y), crowded=has_long_tail(-np.asarray(y)))
 
 

@@ -5,6 +5,8 @@
 # %% ../../nbs/55_training.plots.ipynb #8e9e0928
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['leaderboard_figure', 'folds_figure', 'cost_figure', 'learning_figure', 'oof_figure', 'decision_figures',
-           'gain_sentence', 'tell']
+__all__ = ['NAMED', 'leaderboard_figure', 'folds_figure', 'cost_figure', 'learning_figure', 'oof_figure', 'decision_figures',
+           'comparison_sentence', 'choice_sentence', 'gain_sentence', 'tell']
 
 # %% ../../nbs/55_training.plots.ipynb #cf4e8686
 def _colour(found: Comparison, model: str, tied: bool) -> str:
@@ -93,7 +95,23 @@ def folds_figure(
     ahead, total = _agreement(found, table)
     return figure_layout(figure, f"{names[0]} is the best in {ahead} of {plural(total, 'fold')}", x="model", y=found.metric)
 
-# %% ../../nbs/55_training.plots.ipynb #b733d18d
+# %% ../../nbs/55_training.plots.ipynb #05dbab0e
+NAMED = 6  # models up to which each point has its name beside it
+
+
+def _worth_naming(found: Comparison, board: pd.DataFrame, seconds: pd.Series) -> set[str]:
+    "Models whose names stand in the figure: all of few; of many those that no cheaper one beats, the chosen and the slowest."
+    if len(board) <= NAMED:
+        return set(board["model"])
+    best, named = None, {found.chosen, str(seconds[board["model"]].idxmax())}
+    for model in seconds[board["model"]].sort_values().index:
+        score = float(board.set_index("model").loc[model, found.metric])
+        if best is None or metric(found.metric).better(score, best):
+            best = score
+            named.add(str(model))
+    return named
+
+# %% ../../nbs/55_training.plots.ipynb #0a96125b
 def cost_figure(
     found: Comparison,  # from `cross_validate`
 ) -> go.Figure:
@@ -102,19 +120,22 @@ def cost_figure(
 
     seconds = found.timings.groupby("model")["fit_seconds"].mean()
     board = found.leaderboard[found.leaderboard["error"] == ""]
-    places = dict(zip(seconds[board["model"]].sort_values().index, ("top left", "bottom center", "top right") * len(board)))  # neighbours apart
+    named = _worth_naming(found, board, seconds)
+    places = dict(zip([m for m in seconds.sort_values().index if m in named], ("top left", "bottom center", "top right") * len(board)))  # neighbours apart
     figure = go.Figure()
     for row in board.to_dict("records"):
-        colour, place = _colour(found, row["model"], row["within_noise"]), places[row["model"]]
-        x, y, look = [max(float(seconds[row["model"]]), 1e-4)], [row[found.metric]], {"size": 12, "color": colour}
-        figure.add_scatter(x=x, y=y, mode="markers+text", text=[row["model"]], textposition=place, marker=look, name=row["model"], cliponaxis=False)
+        x, y = [max(float(seconds[row["model"]]), 1e-4)], [row[found.metric]]
+        look = {"size": 12, "color": _colour(found, row["model"], row["within_noise"])}
+        figure.add_scatter(x=x, y=y, mode="markers", marker=look, name=row["model"], cliponaxis=False)
+        if row["model"] in named:
+            figure.data[-1].update(mode="markers+text", text=[row["model"]], textposition=places[row["model"]])
     slowest = str(seconds[board["model"]].idxmax())
     title = f"{slowest} takes longest: {number(float(seconds[slowest]), 2)} seconds per fit"
     figure = figure_layout(figure, title, x="seconds per fit", y=found.metric, legend=False)
     ends = np.log10(seconds[board["model"]].clip(lower=1e-4).agg(["min", "max"]).to_numpy()) + (-0.6, 0.6)
     return figure.update_xaxes(type="log", gridcolor=GRID, range=ends.tolist(), dtick=1 if ends[1] - ends[0] > 2 else None)
 
-# %% ../../nbs/55_training.plots.ipynb #3bb5c0ad
+# %% ../../nbs/55_training.plots.ipynb #758d6e68
 def learning_figure(
     found: Comparison,  # from `cross_validate`
     model: str | None = None,  # a model with a record of its epochs; None takes the first that has one
@@ -130,16 +151,18 @@ def learning_figure(
     if curves.empty:
         hint = f"There is {', '.join(kept)}." if kept else "No model of this comparison did: add mlp to models."
         raise UsageError(f"{model!r} kept no record of its epochs. {hint}")
-    shortest = curves.groupby("fold")["epoch"].max().min()
+    lengths = curves.groupby("fold")["epoch"].max()
+    shortest, mode = lengths.min(), "lines" if lengths.max() > 2 else "lines+markers"
     for column, name, colour in (("train_loss", "training rows", MUTED), ("validation_loss", "held-out rows", GOOD)):
         for _, one in curves.groupby("fold"):
             thin = {"line": {"color": colour, "width": 1}, "opacity": 0.35, "showlegend": False, "hoverinfo": "skip"}
-            figure.add_scatter(x=one["epoch"], y=one[column], mode="lines", **thin)
+            figure.add_scatter(x=one["epoch"], y=one[column], mode=mode, **thin)
         mean = curves[curves["epoch"] <= shortest].groupby("epoch")[column].mean()
-        figure.add_scatter(x=mean.index, y=mean.to_numpy(), mode="lines", line={"color": colour, "width": 3}, name=name)
+        figure.add_scatter(x=mean.index, y=mean.to_numpy(), mode=mode, line={"color": colour, "width": 3}, name=name)
     best = curves.loc[curves.groupby("fold")["validation_loss"].idxmin(), "epoch"]
+    after = f"{number(float(np.median(best)))} epoch{'' if np.median(best) == 1 else 's'}"
     loss = "mean squared error, standardised" if found.target.classes is None else "cross entropy, nats"
-    title = f"{model}: the held-out loss is lowest after {number(float(np.median(best)))} epochs (median of {plural(len(best), 'fold')})"
+    title = f"{model}: the held-out loss is lowest after {after} (median of {plural(len(best), 'fold')})"
     return figure_layout(figure, title, x="epoch", y=f"loss ({loss})")
 
 # %% ../../nbs/55_training.plots.ipynb #6c317c4b
@@ -220,6 +243,42 @@ def decision_figures(
         figures["threshold"] = threshold_figure(calibrated(p, temperature), y, model.threshold, found.metric, costs)
     return figures
 
+# %% ../../nbs/55_training.plots.ipynb #e80d0051
+def _left_out(found: Comparison) -> dict[str, list[str]]:
+    "Candidates without a place in the ranking, by the reason."
+    reasons: dict[str, list[str]] = {}
+    for model, error in found.failures.items():
+        why = re.sub(r" (before its turn|after \d+ of \d+ folds)$", "", error.removeprefix("not compared: "))
+        why = "it would have taken longer than there is time" if re.match(r"about .* s needed", why) else why
+        reasons.setdefault(why, []).append(f"`{model}`")
+    return reasons
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    "The first names, and how many there are besides."
+    return ", ".join(names[:most]) + (f" and {plural(len(names) - most, 'other')}" if len(names) > most else "")
+
+
+def comparison_sentence(
+    found: Comparison,  # from `compared`
+) -> Sentence:
+    "The best model, what cut the comparison short, and who was not compared."
+    missing = "; ".join(f"{_few(names)} ({why})" for why, names in _left_out(found).items())
+    return Sentence(" ".join([found.why, *found.notes, *([f"Not in the ranking: {missing}."] if missing else [])]))
+
+# %% ../../nbs/55_training.plots.ipynb #9b0e94f2
+def choice_sentence(
+    found: Comparison,  # from `compared` or `with_ensemble`
+) -> Sentence:
+    "Why the chosen model was chosen, and the simplest that is as good as the best."
+    told, made = [found.why], found.ensemble
+    if made is not None and not made.used:
+        told.append(made.why)
+    if found.simplest != found.chosen and f"simpler `{found.simplest}`" not in found.why:
+        score, folds = number(found.score(found.simplest)[found.metric]), plural(found.folds["fold"].nunique(), "fold")
+        told.append(f'The simplest that {folds} cannot tell from the best is `{found.simplest}` ({score}): `choose = "simplest"` would take that one.')
+    return Sentence(" ".join(told))
+
 # %% ../../nbs/55_training.plots.ipynb #28fae062
 def gain_sentence(
     found: Comparison,  # from `cross_validate`
@@ -247,8 +306,12 @@ def tell(
     score, rows = found.score(found.chosen), found.leaderboard.set_index("model")
     for name in found.metrics:
         stage.metric(f"cross-validated {name}", score[name], score[f"{name}_low"], score[f"{name}_high"])
+    late = {m: e for m, e in found.failures.items() if e.startswith("not compared: ")}
     for model, error in found.failures.items():
-        stage.finding("model failed", f"{model} was not compared to the end", "warning", error, f"take {model} out of models, or look into the error")
+        if model not in late:
+            stage.finding("model failed", f"{model} was not compared to the end", "warning", error, f"take {model} out of models, or look into the error")
+    for why, names in _left_out(replace(found, failures=late)).items():
+        stage.finding("not compared", f"{plural(len(names), 'candidate')} not compared: {_few(names)}", "note", why, "name the ones that you want in models")
     for said in found.warnings.get(found.chosen, []):
         stage.finding("warning while fitting", f"{found.chosen}: {said}", "note")
     for note in found.notes:

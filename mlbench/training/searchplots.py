@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from ..core.errors import UsageError, did_you_mean
 from ..core.plots import GOOD, INK, MUTED, PALETTE, figure_layout
@@ -21,8 +22,29 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['FORESTS', 'TREES', 'ENOUGH', 'SHADES', 'search_history', 'setting_importance', 'search_importance', 'search_parallel',
-           'search_slices', 'search_figures', 'search_sentence']
+__all__ = ['FORESTS', 'TREES', 'ENOUGH', 'SHADES', 'searched_space', 'search_history', 'setting_importance', 'search_importance',
+           'search_parallel', 'search_slices', 'search_figures', 'search_sentence']
+
+# %% ../../nbs/57_training.searchplots.ipynb #e0db7d18
+def _values(d: Dimension) -> str:
+    "The values of a dimension in words, with their scale."
+    if d.choices:
+        return ", ".join(map(choice_label, d.choices))
+    return f"{number(d.low)} to {number(d.high)}" + (", log" if d.log else "")
+
+
+def searched_space(
+    found: Search,  # from `search`
+) -> pd.DataFrame:  # one row per kind and setting
+    "What a search may change, and what its best trials have."
+    rows = []
+    for kind, dimensions in found.spaces.items():
+        best = found.best_of(kind)
+        for d in dimensions:
+            value = best.params.get(d.name) if best else None
+            told = "" if value is None else number(value) if isinstance(value, float) else choice_label(value)
+            rows.append({"model": kind, "setting": d.name, "values": _values(d), "unit": d.unit, "what it does": d.help, "best": told, "from": d.source})
+    return pd.DataFrame(rows, columns=["model", "setting", "values", "unit", "what it does", "best", "from"])
 
 # %% ../../nbs/57_training.searchplots.ipynb #7b2ff5fd
 def _sign(found: Search) -> int:
@@ -259,7 +281,7 @@ def search_parallel(
         line = {"color": shade, "width": 1 + fifth / 4}
         figure.add_scatter(x=x, y=y, text=text, mode="lines", line=line, name=name, showlegend=bool(name), hovertemplate="%{text}<extra></extra>")
     for place, ticks in enumerate(marks):
-        look = {"mode": "lines+text", "textposition": "middle left", "textfont": {"size": 11}, "line": {"color": INK, "width": 1}}
+        look = {"mode": "lines+text", "textposition": "middle left", "textfont": {"size": 11}, "line": {"color": INK, "width": 1}, "cliponaxis": False}
         figure.add_scatter(
             x=[place] * len(ticks), y=[p for p, _ in ticks], text=[f"{t}\u00a0\u00a0" for _, t in ticks], showlegend=False, hoverinfo="skip", **look
         )

@@ -40,6 +40,7 @@ TRUSTED = frozenset(
         "mlbench.features.dates.DateSpans",
         "mlbench.features.numbers.Numbers",
         "mlbench.features.scores.TextScores",
+        "mlbench.features.shape.Fences",
         "mlbench.features.shape.PrincipalComponents",
         "mlbench.features.shape.SelectColumns",
         "mlbench.features.shape.Unskew",

@@ -19,7 +19,7 @@ from ..chain.parameters import yaml_literal
 from ..core.errors import MlbenchError, ParameterError, UsageError, did_you_mean
 from ..core.lazy import require
 from ..core.show import escape
-from .form import choose, make_field, present_values, watch
+from .form import choose, make_field, present_values, refusal_html, watch
 
 # %% auto #0
 __all__ = ['view_parameters', 'put_off', 'StaticView', 'explore']
@@ -104,8 +104,10 @@ def _row_of_controls(stage: Any, names: Sequence[str], choices: Mapping[str, Any
                 wrong.value = ""
                 if value != stage.choices[name].value:
                     choose(stage, name, value)
-            except ParameterError as error:
-                wrong.value = f"<span role='alert' style='color:var(--jp-error-color1,#b3261e)'>{escape(error)}</span>"
+            except MlbenchError as error:
+                if not isinstance(error, ParameterError):
+                    fields[name].show(stage.choices[name].value)
+                wrong.value = refusal_html(error)
 
         return chosen
 

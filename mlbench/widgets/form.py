@@ -13,14 +13,15 @@ from typing import Any
 
 from ..chain.notebooks import section_of
 from ..chain.parameters import Kind, Parameter, yaml_literal
-from ..core.errors import ParameterError
+from ..core.errors import MlbenchError, ParameterError
 from ..core.lazy import require
 from ..core.secrets import Secret
 from ..core.settings import secret_variable
 from ..core.show import escape
 
 # %% auto #0
-__all__ = ['NONE', 'watch', 'present_values', 'choose', 'run_command', 'Field', 'make_field', 'StaticForm', 'stage_form']
+__all__ = ['NONE', 'watch', 'present_values', 'choose', 'run_command', 'Field', 'make_field', 'refusal_html', 'StaticForm',
+           'stage_form']
 
 # %% ../../nbs/95_widgets.form.ipynb #fb01a730
 def _watchers(stage: Any) -> dict[Any, Callable[[str], None]]:
@@ -206,7 +207,7 @@ def _show_native(control: Any, value: Any) -> None:
 
 # %% ../../nbs/95_widgets.form.ipynb #74981f71
 _MUTED = "color:var(--jp-ui-font-color2,#616b78);font-size:12px;line-height:1.35;display:block"
-_ERROR = "color:var(--jp-error-color1,#b3261e);font-size:12px;line-height:1.35;display:block"
+_ERROR = "color:var(--jp-error-color1,#b3261e);font-size:12px;line-height:1.35;display:block;white-space:pre-wrap"
 
 
 def _about(parameter: Parameter, value: Any, section: str = "") -> str:
@@ -216,7 +217,15 @@ def _about(parameter: Parameter, value: Any, section: str = "") -> str:
     default = "" if value == parameter.default else f" <b>default {escape(yaml_literal(parameter.default))}</b>"
     return f"<span style='{_MUTED}'>{escape(parameter.help or str(parameter.kind))}{default}</span>"
 
-# %% ../../nbs/95_widgets.form.ipynb #63272952
+# %% ../../nbs/95_widgets.form.ipynb #a0f98b41
+def refusal_html(
+    error: MlbenchError,  # why a choice was not taken
+) -> str:  # to stand beside the control
+    "What the command line would say; where the value is not to blame, also what to do next."
+    after = "" if isinstance(error, ParameterError) else "\nNothing was changed. Put that right, save it, and choose again."
+    return f"<span style='{_ERROR}' role='alert'>{escape(str(error) + after)}</span>"
+
+# %% ../../nbs/95_widgets.form.ipynb #8397927a
 def _row(stage: Any, field: Field, note: Any) -> Any:
     "One line of the form, which answers its control."
     widgets = require("ipywidgets")
@@ -228,9 +237,9 @@ def _row(stage: Any, field: Field, note: Any) -> Any:
             return
         try:
             choose(stage, parameter.name, field.read())
-        except ParameterError as error:
-            note.value = f"<span style='{_ERROR}' role='alert'>{escape(error)}</span>"
-            if parameter.secret:
+        except MlbenchError as error:
+            note.value = refusal_html(error)
+            if parameter.secret or not isinstance(error, ParameterError):
                 shown(stage.choices[parameter.name].value)
 
     def shown(value: Any) -> None:

@@ -6,9 +6,9 @@ const make = (tag, properties, ...children) => { const made = Object.assign(docu
 
 // --- figures -------------------------------------------------------------------------------------------------------------------
 const dark = () => root.dataset.theme === "dark";
-const MODEBAR = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const MODEBAR = { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
-// A title that is wider than its figure is broken into lines at spaces.
+// A title that is wider than its figure is broken into lines at spaces. plotly sets the first of several lines higher than a single one, hence the padding.
 function wrapTitle(layout, width) {
   const text = layout.title?.text ?? "";
   const room = Math.max(24, Math.floor((width - 90) / 8.4));
@@ -19,7 +19,8 @@ function wrapTitle(layout, width) {
     else lines[lines.length - 1] = (lines[lines.length - 1] + " " + word).trim();
   }
   const extra = 19 * (lines.length - 1);
-  layout.title = Object.assign({}, layout.title, { text: lines.join("<br>") });
+  const pad = Object.assign({}, layout.title.pad, { t: (layout.title.pad?.t ?? 0) + Math.round(0.7 * (layout.title.font?.size ?? 17)) });
+  layout.title = Object.assign({}, layout.title, { text: lines.join("<br>"), pad });
   layout.margin = Object.assign({}, layout.margin, { t: (layout.margin?.t ?? 64) + extra });
   if (layout.height) layout.height += extra;
 }
@@ -37,6 +38,7 @@ function themed(layout, width) {
   const ink = dark() ? "#c8d1db" : "#1f2933", line = dark() ? "#2f3945" : "#e4e8ee";
   copy.paper_bgcolor = copy.plot_bgcolor = "rgba(0,0,0,0)";
   copy.font = Object.assign({}, copy.font, { color: ink });
+  copy.modebar = Object.assign({ bgcolor: dark() ? "rgba(25,33,42,.9)" : "rgba(255,255,255,.9)", color: dark() ? "#7c8998" : "#8b97a6", activecolor: dark() ? "#79aee8" : "#3266a8" }, copy.modebar);
   delete copy.width;
   copy.autosize = true;
   wrapTitle(copy, width);
