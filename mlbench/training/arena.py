@@ -431,11 +431,21 @@ def _too_slow(self: Arena, entry: Entry, waiting: int) -> bool:
     loading = TORCH if entry.spec.family == "neural" and "torch._dynamo" not in sys.modules else 0.0
     return ahead > left / 2 or loading > SHARE / 2 * left or (self.seconds_for(entry.spec.style, waiting) or 0.0) < ENOUGH * usual
 
-# %% ../../nbs/52_training.arena.ipynb #3674d92e
+# %% ../../nbs/52_training.arena.ipynb #25459b36
+def _load_torch(self: Arena, spec: ModelSpec, waiting: int) -> None:
+    "Begin to load torch when the candidate whose turn comes next is a network that has time."
+    entry = self.entries[spec.name]
+    wanted = spec.family == "neural" and "torch" not in sys.modules and entry.planned is None and not entry.fits
+    if wanted and self.workers > 1 and self.time_left() > 0 and not self.too_slow(entry, waiting):
+        threading.Thread(target=_ready_torch, name="mlbench-torch", daemon=True).start()
+
+# %% ../../nbs/52_training.arena.ipynb #89d5bfb2
 def _jobs(self: Arena, specs: Sequence[ModelSpec]) -> Iterator[tuple[Entry, Fold, int]]:
     "Fits still to be done, as long as there is time; asked again after each one."
     for turn, spec in enumerate(specs):
         entry, waiting = self.entries[spec.name], len(specs) - turn
+        if turn + 1 < len(specs):
+            self.load_torch(specs[turn + 1], waiting - 1)
         if spec.largest is not None and len(self.rows) > spec.largest:
             entry.failure = f"not compared: {len(self.rows):,} rows are more than the {spec.largest:,} that {spec.name} is tried on"
         for fold in self.folds[: self.n_folds]:
@@ -458,17 +468,13 @@ def _end_done(
     running: list[tuple[Entry, Fold, Any]],  # fits that have begun; those that are done are taken out
     most: int,  # fits that may go on
 ) -> None:
-    "Put down fits that are done, and wait until no more than so many go on."
-    while running:
-        waiting = [fit for _, _, fit in running if not isinstance(fit, FoldFit)]
-        if len(waiting) > most:
-            wait(waiting, return_when=FIRST_COMPLETED)
-        done = [r for r in running if isinstance(r[2], FoldFit) or r[2].done()]
-        if not done:
-            return
-        for one in done:
-            self.end(*one)
-        running[:] = [r for r in running if all(r is not one for one in done)]
+    "Wait until no more than so many fits go on; those that are done are put down in the order in which they began."
+    done = lambda fit: isinstance(fit, FoldFit) or fit.done()
+    while len(going := [fit for _, _, fit in running if not done(fit)]) > most:
+        wait(going, return_when=FIRST_COMPLETED)
+    while running and done(running[0][2]):
+        self.end(*running[0])
+        running.pop(0)
 
 # %% ../../nbs/52_training.arena.ipynb #95b0ee44
 def _compete(
@@ -541,7 +547,6 @@ def _close_entries(self: Arena) -> None:
         note = f"{words[0].upper()}{words[1:]} after {self.n_ranked} of {len(self.folds)} folds; the scores rest on these."
         self.notes += [] if note in self.notes else [note]
     for entry in self.entries.values():
-        entry.fits, entry.scores = dict(sorted(entry.fits.items())), dict(sorted(entry.scores.items()))
         if not entry.failure and entry.depth < max(self.n_ranked, 1):
             reached = f"after {entry.depth} of {self.n_ranked} folds" if entry.depth else "before its turn"
             entry.failure = f"not compared: {words} {reached}"
@@ -668,7 +673,7 @@ class Arena:
 
     seconds_for, time_left, full, begin, end, best_so_far = _seconds_for, _time_left, _full, _begin, _end, _best_so_far
     end_done, features_ahead, has_to_be, fewer_folds, leader, keep_back = _end_done, _features_ahead, _has_to_be, _fewer_folds, _leader, _keep_back
-    jobs, limit_words, too_slow, compete, stop, close_entries = _jobs, _limit_words, _too_slow, _compete, _stop, _close_entries
+    jobs, load_torch, limit_words, too_slow, compete, stop, close_entries = _jobs, _load_torch, _limit_words, _too_slow, _compete, _stop, _close_entries
     run, drop, fitted, record, replay = _run, _drop, _fitted, _record, _replay
 
     def oof(self, name: str) -> np.ndarray:

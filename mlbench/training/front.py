@@ -142,7 +142,7 @@ def _search_on(arena: Arena, found: Comparison, trials: int | None, rule: str) -
     return compared(arena, rule)
 
 # %% ../../nbs/58_training.front.ipynb #00d8239e
-RESERVE = 0.04  # share of the time that is kept at least for ensemble, calibration and the model
+RESERVE = 0.03  # share of the time that is kept at least for ensemble, calibration and the model
 
 
 def fit(
