@@ -146,7 +146,8 @@ def test_a_long_title_is_broken_and_none_of_it_is_cut(tmp_path):
 
 def test_on_a_narrow_screen_long_names_are_broken_and_read_whole(tmp_path):
     names = ["models=[dummy, hist_gradient_boosting] · unskew=true", "models=[dummy, linear] · unskew=false"]
-    figure = go.Figure(go.Bar(y=names, x=[1, 2], orientation="h"), {"height": 300, "yaxis": {"automargin": True, "categoryarray": names, "categoryorder": "array"}})
+    axis = {"automargin": True, "categoryarray": names, "categoryorder": "array"}
+    figure = go.Figure(go.Bar(y=names, x=[1, 2], orientation="h"), {"height": 300, "yaxis": axis})
     file = write_report(make_run(tmp_path, cells=[md("# a"), code("f", shown(plotly=json.loads(figure.to_json())))]))
     for width, lines in ((420, 3), (1400, 1)):
         with browser_page(width=width) as page:
