@@ -16,11 +16,11 @@ from ..core.errors import ExportError
 from .graph import CONVERTERS, Block, Graph, type_key
 from .onnx import probabilities
 from .steps import INT64
-from .trees import Tree, ensemble, histogram_trees, lightgbm_trees, single_precision
+from .trees import Tree, distinct_rows, ensemble, histogram_trees, lightgbm_trees, single_precision
 
 # %% auto #0
 __all__ = ['LINKS', 'TreeReader', 'TREE_READERS', 'GROUP', 'TreeSums', 'linked', 'sums_of', 'tree_answer', 'reads_trees',
-           'flat_tree', 'forest_trees', 'distinct_rows', 'summed_leaves', 'xgboost_trees', 'xgboost_sums']
+           'flat_tree', 'forest_trees', 'summed_leaves', 'xgboost_trees', 'xgboost_sums']
 
 # %% ../../nbs/70_deployment.forests.ipynb #ae478419
 LINKS = ("identity", "exp", "log-odds", "share")
@@ -159,16 +159,6 @@ def _forest_value(step: Any) -> TreeSums:
         raise ExportError(f"{type(step).__name__} predicts {step.n_outputs_} targets at once; the graph knows one. Fit one model for each.")
     members = _members(step)
     return TreeSums(forest_trees(members, lambda t: t.value[:, 0, 0] / len(members)), np.zeros(1))
-
-# %% ../../nbs/70_deployment.forests.ipynb #ecae4959
-def distinct_rows(
-    table: np.ndarray,  # (rows, columns) of numbers
-) -> tuple[np.ndarray, np.ndarray]:  # the different rows, and the number of each row among them
-    "Every row once; rows are the same when all their bytes are."
-    rows = np.ascontiguousarray(table)
-    as_bytes = rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel()
-    _, first, number = np.unique(as_bytes, return_index=True, return_inverse=True)
-    return rows[first], number
 
 # %% ../../nbs/70_deployment.forests.ipynb #4b9b34c9
 GROUP = 256  # trees times classes that are looked up at once
