@@ -49,7 +49,9 @@ def _signature(symbol: Any, name: str) -> str:
 
 
 def _default(value: Any) -> str:
-    "A default that is the same on every machine: no address in memory, no path."
+    "A default that is the same on every machine: no address in memory, no path; classes and functions by their names."
+    if isinstance(value, type) or inspect.isroutine(value):
+        return value.__qualname__ if value.__module__ == "builtins" else f"{value.__module__}.{value.__qualname__}"
     text = repr(value)
     return re.sub(r" at 0x[0-9a-f]+", "", text) if len(text) <= 60 else "..."
 

@@ -82,7 +82,7 @@ def test_the_form_and_a_notebook_opened_by_hand_refuse_too(clinic, monkeypatch):
 
 def test_what_a_person_must_be_able_to_follow(clinic):
     readable = PROBLEM + "constraints: {interpretable: true}\n"
-    with pytest.raises(ParameterError, match="svm, lightgbm cannot be read by a person.*or name dummy"):
+    with pytest.raises(ParameterError, match="lightgbm, svm cannot be read by a person.*or name dummy"):
         plan_chain(give(clinic, "models: [lightgbm, svm]", readable))
     with pytest.raises(ParameterError, match="nobody can follow how lightgbm decides.*Search linear"):
         plan_chain(give(clinic, "search_kinds: [tree, lightgbm]", readable))

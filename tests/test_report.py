@@ -144,6 +144,23 @@ def test_a_long_title_is_broken_and_none_of_it_is_cut(tmp_path):
         assert page.mistakes == []
 
 
+def test_on_a_narrow_screen_long_names_are_broken_and_read_whole(tmp_path):
+    names = ["models=[dummy, hist_gradient_boosting] · unskew=true", "models=[dummy, linear] · unskew=false"]
+    axis = {"automargin": True, "categoryarray": names, "categoryorder": "array"}
+    figure = go.Figure(go.Bar(y=names, x=[1, 2], orientation="h"), {"height": 300, "yaxis": axis})
+    file = write_report(make_run(tmp_path, cells=[md("# a"), code("f", shown(plotly=json.loads(figure.to_json())))]))
+    for width, lines in ((420, 3), (1400, 1)):
+        with browser_page(width=width) as page:
+            page.goto(f"file://{file}")
+            page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+            page.evaluate("drawAll()")
+            page.wait_for_selector(".canvas .ytick")
+            found = page.evaluate("""[...document.querySelectorAll('.canvas .ytick text')].map((text) => {
+                const own = text.closest('.canvas').getBoundingClientRect();
+                return [text.getBoundingClientRect().left - own.left, Math.max(1, text.querySelectorAll('tspan.line').length), text.textContent]; })""")
+            assert len(found) == 2 and all(left >= 0 for left, _, _ in found) and found[0][1] == lines, found
+
+
 def test_without_figures_no_plotly(tmp_path):
     text = report_html(make_run(tmp_path, cells=[md("# a"), code("1", shown(plain="1"))]))
     assert "plotly.js v" not in text and len(text) < 100_000

@@ -32,6 +32,29 @@ def test_types_for_checkers_alone_and_long_signatures_are_shown_as_written():
     assert "\n    *,\n" in text and "`separator`" in text and " at 0x" not in text
 
 
+def test_a_default_that_is_a_class_or_a_function_is_its_name():
+    def take(kind: type = dict, make=json.dumps, path: type = Path) -> None:
+        "Take."
+
+    text = reference.Reference(take)._repr_markdown_()
+    assert "= dict" in text and "=json.dumps" in text and "= pathlib" in text and "<class" not in text and "<function" not in text
+
+
+def test_all_notebooks_that_do_not_run_are_told_together(tmp_path, monkeypatch):
+    for folder in ("nbs", "mlbench", "templates"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = a\n")
+    for name, source in [("a", "1 / 0"), ("b", "1 + 1"), ("c", "no_such_name")]:
+        cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": None, "id": name}
+        (tmp_path / "nbs" / f"{name}.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    for name, path in [("ROOT", tmp_path), ("WORK", tmp_path / "work"), ("CACHE", tmp_path / "cache")]:
+        monkeypatch.setattr(build_site, name, path)
+    with pytest.raises(SystemExit) as end:
+        build_site.execute_all()
+    told = str(end.value)
+    assert "a.ipynb does not run" in told and "ZeroDivisionError" in told and "c.ipynb does not run" in told and "b.ipynb" not in told
+
+
 def test_a_class_is_a_class():
     from mlbench.chain.plan import Plan
 

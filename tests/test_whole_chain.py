@@ -62,7 +62,7 @@ def test_six_stages_are_complete(shop):
         assert manifest["artifacts"], stage
         notebook = read_json(run / "stages" / stage / "notebook.ipynb")
         assert not [o for c in notebook["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"]
-        assert (run / "stages" / stage / "notebook.ipynb").stat().st_size < 1_500_000
+        assert (run / "stages" / stage / "notebook.ipynb").stat().st_size <= 1_000_000
     assert not list(project.rglob("*.tmp"))
 
 

@@ -69,8 +69,8 @@ def library_hash() -> str:
     return digest.hexdigest()
 
 
-def execute(path: Path, salt: str) -> None:
-    "Execute one notebook in place, or take its outputs from the cache."
+def execute(path: Path, salt: str) -> str:
+    "Execute one notebook in place, or take its outputs from the cache; gives what went wrong."
     key = hashlib.sha256(salt.encode() + path.read_bytes()).hexdigest()[:24]
     kept, lately = CACHE / f"{key}.ipynb", CACHE / f"{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}.ipynb"
     if "--kept" in sys.argv and lately.exists():
@@ -80,15 +80,16 @@ def execute(path: Path, salt: str) -> None:
             [sys.executable, __file__, "--execute", str(path), str(kept)], cwd=path.parent, capture_output=True, text=True, env=environment()
         )
         if done.returncode:
-            raise SystemExit(f"{path.name} does not run:\n{done.stderr[-3000:]}")
+            return f"{path.name} does not run:\n{done.stderr[-3000:]}"
         shutil.copy(kept, lately)
     shutil.copy(kept, path)
+    return ""
 
 
 def environment() -> dict[str, str]:
     "Quiet, and without the terminal's colours."
     quiet = {"IN_TEST": "1", "CI": "true", "NO_COLOR": "1", "PLOTLY_RENDERER": "plotly_mimetype", "OMP_WAIT_POLICY": "PASSIVE"}
-    return {**os.environ, **quiet, "PYTHONPATH": str(ROOT / "docs")}
+    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "docs")])}
 
 
 def execute_here(path: Path, kept: Path) -> None:
@@ -107,17 +108,21 @@ def execute_here(path: Path, kept: Path) -> None:
 
 
 def execute_all() -> None:
-    "Copy nbs/ and execute it, two notebooks at a time."
+    "Copy nbs/ and execute it, two notebooks at a time; all that do not run are told together."
     shutil.rmtree(WORK, ignore_errors=True)
     shutil.copytree(ROOT / "nbs", WORK / "nbs", ignore=shutil.ignore_patterns(".*", "_proc"))
     settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
     (WORK / "settings.ini").write_text(settings.rstrip() + "\nrenderer = reference.Reference\nskip_procs = add_links\n", encoding="utf-8")
     (WORK / "mlbench").symlink_to(ROOT / "mlbench")
     salt, paths = library_hash(), sorted((WORK / "nbs").rglob("*.ipynb"))
+    wrong = []
     with ThreadPoolExecutor(2) as pool:
-        for n, _ in enumerate(pool.map(lambda p: execute(p, salt), paths), 1):
+        for n, problem in enumerate(pool.map(lambda p: execute(p, salt), paths), 1):
+            wrong += [problem] if problem else []
             if n % 10 == 0 or n == len(paths):
                 say(f"  {n} of {len(paths)} notebooks executed")
+    if wrong:
+        raise SystemExit("\n\n".join(wrong))
     for path in paths:
         keep_outputs(path)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -216,12 +217,20 @@ def _goals(overview: Overview) -> str:
     rows = [[_badge(v["passed"]), goal, escape(interval_text(v)), inline_html(v["sentence"])] for v, goal in zip(verdicts, goals, strict=True)]
     return f"<div class='panel'><h2>Goals</h2>{table_html(['', 'goal', 'measured', 'in words'], rows, raw=True)}</div>"
 
-# %% ../../nbs/94_chain.report.ipynb #4cdcc604
+# %% ../../nbs/94_chain.report.ipynb #3fc2f036
+_OPTION = re.compile(r"""-p (?:'[^']*'|"[^"]*"|[^\s`]+=[^\s`]*)|mlbench \w+(?: [\w./-]+)*(?: -p (?:'[^']*'|\S+))*$""")
+
+
+def _with_code(text: str) -> str:
+    "A sentence with its options in backticks; what stands in backticks already is left."
+    parts = text.split("`")
+    return "`".join(part if n % 2 else _OPTION.sub(lambda m: f"`{m[0]}`", part) for n, part in enumerate(parts))
+
+# %% ../../nbs/94_chain.report.ipynb #90f3f223
 def _finding(stage: str, entry: Mapping[str, Any]) -> str:
     "One finding with its proposal."
     kind = {"stop": "bad", "warning": "warn"}.get(entry["severity"], "plain")
-    proposal = entry.get("proposal") or ""
-    proposal = f"`{proposal}`" if proposal.startswith(("-p ", "mlbench ")) and "`" not in proposal else proposal
+    proposal = _with_code(entry.get("proposal") or "")
     fix = f"<div class='fix'>{inline_html(proposal)}</div>" if proposal else ""
     where = f" <a class='fix' href='#{escape(stage)}'>{escape(section_of(stage))}</a>"
     what = f"<div><b>{escape(entry['kind'])}</b>: {inline_html(entry['what'])}{where}{fix}</div>"
@@ -263,7 +272,7 @@ def _models(overview: Overview, most: int = 8) -> str:
     caption = f"<p class='note'>{inline_html(board['caption'])}</p>" if board.get("caption") else ""
     names = [c for c in board["columns"] if c not in ("chosen", "note", "fit seconds")][:4] + [c for c in board["columns"] if c == "fit seconds"]
     rows = [dict(zip(board["columns"], row, strict=True)) for row in board["rows"][:most]]
-    shown = [[f"{row[n]} ●" if n == "model" and row.get("chosen") else row[n] for n in names] for row in rows]
+    shown = [[f"{row[n]} (chosen)" if n == "model" and row.get("chosen") else row[n] for n in names] for row in rows]
     return f"<div class='panel'><h2>Models compared</h2>{table_html(names, shown)}{caption}</div>"
 
 # %% ../../nbs/94_chain.report.ipynb #ffe57b93

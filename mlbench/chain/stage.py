@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import artifact_name, describe, read_value, verify, write_value
 from .cards import SEVERITIES, Card, FinishedCard, at_cell_end, card_facts, table_entry
+from .figures import light_figure
 from .masking import mask_folder, mask_kernel, without_secrets
 from .notebooks import Notebook, read_notebook, section_of
 from .parameters import Choice, Parameter, decode, encode, resolve, yaml_literal
@@ -319,7 +320,8 @@ def _new_card(self: Stage) -> Card:
 
 # %% ../../nbs/92_chain.stage.ipynb #7e363a83
 def _figure(self: Stage, figure: Any, name: str, caption: str = "") -> Any:
-    "Remember a plotly figure for the card, the report and the tracker; gives the figure back."
+    "Remember a plotly figure for the card, the report and the tracker; gives it back, with counts in place of many values."
+    figure = light_figure(figure)
     title = figure.layout.title.text or name
     file = self.base / "figures" / f"{artifact_name(name)}.json"
     content = figure.to_json()

@@ -16,7 +16,7 @@ from ..core.errors import ExportError
 from .graph import CONVERTERS, Block, Graph, type_key
 from .onnx import probabilities
 from .steps import INT64
-from .trees import Tree, ensemble, histogram_trees, lightgbm_trees, single_precision
+from .trees import Tree, distinct_rows, ensemble, histogram_trees, lightgbm_trees, single_precision
 
 # %% auto #0
 __all__ = ['LINKS', 'TreeReader', 'TREE_READERS', 'GROUP', 'TreeSums', 'linked', 'sums_of', 'tree_answer', 'reads_trees',
@@ -160,18 +160,8 @@ def _forest_value(step: Any) -> TreeSums:
     members = _members(step)
     return TreeSums(forest_trees(members, lambda t: t.value[:, 0, 0] / len(members)), np.zeros(1))
 
-# %% ../../nbs/70_deployment.forests.ipynb #805b4855
+# %% ../../nbs/70_deployment.forests.ipynb #4b9b34c9
 GROUP = 256  # trees times classes that are looked up at once
-
-
-def _leaf_shares(graph: Graph, block: Block, trees: Sequence[Tree], shares: Sequence[np.ndarray]) -> str:
-    "The sum over some trees of what their leaves hold, a column per class."
-    starts = np.cumsum([0] + [len(s) for s in shares])
-    numbered = [replace(t, leaves=np.arange(len(s)) + n, target=k) for k, (t, s, n) in enumerate(zip(trees, shares, starts))]
-    places = ensemble(graph, block, numbered, np.zeros(len(trees)))
-    whole = graph.node("Cast", places.tensor, to=INT64)
-    found = graph.node("Gather", graph.constant(np.concatenate(shares)), whole, axis=0)
-    return graph.node("ReduceSum", found, graph.constant([1]), keepdims=0)
 
 
 def summed_leaves(
@@ -181,13 +171,17 @@ def summed_leaves(
     shares: Sequence[np.ndarray],  # for each tree (leaves, classes)
 ) -> Block:  # one column per class
     "The sum over all trees of the rows of numbers in their leaves."
-    classes, total = shares[0].shape[1], ""
+    table, number = distinct_rows(np.concatenate(shares))
+    known, total = graph.constant(table), ""
+    numbered = [replace(t, leaves=part) for t, part in zip(trees, np.split(number, np.cumsum([len(s) for s in shares])[:-1]))]
     graph.spread = max(graph.spread, 2 * GROUP)
-    size = max(1, GROUP // classes)
+    size = max(1, GROUP // table.shape[1])
     for start in range(0, len(trees), size):
-        part = _leaf_shares(graph, block, trees[start : start + size], shares[start : start + size])
+        some = [replace(t, target=k) for k, t in enumerate(numbered[start : start + size])]
+        places = graph.node("Cast", ensemble(graph, block, some, np.zeros(len(some))).tensor, to=INT64)
+        part = graph.node("ReduceSum", graph.node("Gather", known, places, axis=0), graph.constant([1]), keepdims=0)
         total = graph.node("Add", total, part) if total else part
-    return Block(total, "number", classes)
+    return Block(total, "number", table.shape[1])
 
 # %% ../../nbs/70_deployment.forests.ipynb #40ff21bf
 def _forest_shares(step: Any) -> TreeSums | None:

@@ -73,6 +73,20 @@ def _name(
             return name
 
 
+def _attribute(
+    name: str,
+    value: Any,  # what ONNX's helper knows, or an array of whole numbers
+) -> Any:  # an AttributeProto
+    "A setting of an operation; the helper would look at each number of a list, and those of an array are known to be alike."
+    from onnx import AttributeProto, helper
+
+    if not isinstance(value, np.ndarray):
+        return helper.make_attribute(name, value)
+    made = AttributeProto(name=name, type=AttributeProto.INTS)
+    made.ints.extend(value.astype(np.int64).tolist())
+    return made
+
+
 def _node(
     self: Graph,
     op: str,  # an operation of ONNX
@@ -84,12 +98,13 @@ def _node(
     "Add one operation."
     from onnx import helper
 
-    wanted = helper.make_node(op, list(inputs), [], domain=domain, **attributes)
+    wanted = helper.make_node(op, list(inputs), [], domain=domain)
+    wanted.attribute.extend([_attribute(name, value) for name, value in sorted(attributes.items())])
     content = hashlib.sha256(wanted.SerializeToString(deterministic=True)).digest()
     if content not in self.made:
-        names = [self.name(op) for _ in range(outputs)]
-        self.nodes.append(helper.make_node(op, list(inputs), names, domain=domain, **attributes))
-        self.made[content] = names[0]
+        wanted.output.extend([self.name(op) for _ in range(outputs)])
+        self.nodes.append(wanted)
+        self.made[content] = wanted.output[0]
     return self.made[content]
 
 # %% ../../nbs/70_deployment.graph.ipynb #3de177bd

@@ -15,7 +15,7 @@ from ..core.errors import ExportError
 from .graph import Block, Graph, tensor
 
 # %% auto #0
-__all__ = ['Tree', 'walk', 'ensemble', 'single_precision', 'histogram_trees', 'lightgbm_trees']
+__all__ = ['Tree', 'walk', 'distinct_rows', 'ensemble', 'single_precision', 'histogram_trees', 'lightgbm_trees']
 
 # %% ../../nbs/70_deployment.trees.ipynb #189f78a8
 @dataclass(frozen=True)
@@ -46,25 +46,41 @@ def walk(
         values.append(tree.leaves[-1 - node])
     return np.array(values)
 
-# %% ../../nbs/70_deployment.trees.ipynb #c808554e
+# %% ../../nbs/70_deployment.trees.ipynb #428a7f16
+def distinct_rows(
+    table: np.ndarray,  # (rows, columns) of numbers
+) -> tuple[np.ndarray, np.ndarray]:  # the different rows in the order they come, and the number of each row among them
+    "Every row once; rows are the same when all their bytes are."
+    rows = np.ascontiguousarray(table)
+    as_bytes = rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel()
+    _, first, number = np.unique(as_bytes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return rows[first[order]], np.argsort(order)[number]
+
+# %% ../../nbs/70_deployment.trees.ipynb #b1e3ac80
 def _lists(
     trees: Sequence[Tree],  # each with at least one question
 ) -> dict[str, Any]:  # attributes of the operation
-    "All nodes and all leaves of all trees, one after the other."
+    "All nodes of all trees, one after the other, and all their different leaves."
     node_start = np.cumsum([0] + [len(t.feature) for t in trees])
     leaf_start = np.cumsum([0] + [len(t.leaves) for t in trees])
-    lists: dict[str, Any] = {"tree_roots": node_start[:-1].tolist()}
+    leaves = np.concatenate([t.leaves for t in trees]).astype(np.float64)
+    targets = np.repeat(np.array([t.target for t in trees], np.int64), np.diff(leaf_start))
+    different, number = distinct_rows(np.column_stack([leaves.view(np.int64), targets]))
+    lists: dict[str, Any] = {"tree_roots": node_start[:-1], "leaf_targetids": different[:, 1]}
+    lists["leaf_weights"] = tensor(np.ascontiguousarray(different[:, 0]).view(np.float64))
     for side, flag in (("left", "true"), ("right", "false")):
         children = [np.asarray(getattr(t, side), np.int64) for t in trees]
-        moved = [np.where(c < 0, l - 1 - c, n + c) for c, n, l in zip(children, node_start, leaf_start)]
-        lists[f"nodes_{flag}nodeids"] = np.concatenate(moved).tolist()
-        lists[f"nodes_{flag}leafs"] = (np.concatenate(children) < 0).astype(int).tolist()
-    lists["nodes_featureids"] = np.concatenate([t.feature for t in trees]).astype(int).tolist()
-    lists["nodes_missing_value_tracks_true"] = np.concatenate([t.missing_left for t in trees]).astype(int).tolist()
-    lists["leaf_targetids"] = np.repeat([t.target for t in trees], [len(t.leaves) for t in trees]).tolist()
-    return lists
+        places = [np.where(c < 0, number[np.where(c < 0, l - 1 - c, 0)], n + c) for c, n, l in zip(children, node_start, leaf_start)]
+        lists[f"nodes_{flag}nodeids"] = np.concatenate(places)
+        lists[f"nodes_{flag}leafs"] = (np.concatenate(children) < 0).astype(int)
+    lists["nodes_featureids"] = np.concatenate([t.feature for t in trees]).astype(int)
+    lists["nodes_splits"] = tensor(np.concatenate([t.threshold for t in trees]).astype(float))
+    lists["nodes_modes"] = tensor(np.zeros(node_start[-1], np.uint8))  # 0: is the value at most the threshold?
+    missing = np.concatenate([t.missing_left for t in trees]).astype(int)
+    return lists | ({"nodes_missing_value_tracks_true": missing} if missing.any() else {})
 
-# %% ../../nbs/70_deployment.trees.ipynb #cf3d9313
+# %% ../../nbs/70_deployment.trees.ipynb #3306874b
 def ensemble(
     graph: Graph,
     block: Block,  # the features, all numbers
@@ -78,12 +94,8 @@ def ensemble(
             start[tree.target] += tree.leaves[0]
     if not grown:
         return graph.full(start)
-    thresholds = tensor(np.concatenate([t.threshold for t in grown]).astype(float))
-    leaves = tensor(np.concatenate([t.leaves for t in grown]).astype(float))
-    modes = tensor(np.zeros(sum(len(t.feature) for t in grown), np.uint8))  # 0: is the value at most the threshold?
-    lists = _lists(grown) | {"nodes_splits": thresholds, "nodes_modes": modes, "leaf_weights": leaves}
-    lists |= {"n_targets": len(start), "aggregate_function": 1, "post_transform": 0}
-    total = graph.node("TreeEnsemble", block.tensor, domain="ai.onnx.ml", **lists)
+    settings = {"n_targets": len(start), "aggregate_function": 1, "post_transform": 0}
+    total = graph.node("TreeEnsemble", block.tensor, domain="ai.onnx.ml", **_lists(grown), **settings)
     return Block(graph.node("Add", total, graph.constant(start)), "number", len(start))
 
 # %% ../../nbs/70_deployment.trees.ipynb #f936d538

@@ -125,7 +125,7 @@ def _title(bundle: Bundle, given: dict[str, Any], row: int, column: str, answers
     said = number(float(now[0, 0])) if bundle.classes is None else str(labels_of(bundle.record, now)[0])
     reach = f"{number(float(answers.min()))} to {number(float(answers.max()))}" if len(answers) else "no other values"
     figure = f" ({label} {number(float(now[0, place]))})" if bundle.classes is not None else ""
-    return f"Row {row}: the model says {said}{figure}; with another {column}: {reach}"
+    return f"Row {row}: {said}{figure}; with another {column} {reach}"
 
 
 def what_if_figure(

@@ -104,7 +104,7 @@ def _about(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
         f"- **Task**: {target.task}, target `{target.name}`" + (f", positive class `{target.positive}`" if target.positive else ""),
     ]
     if target.task == "binary":
-        lines.append(f"- **Decision**: `{target.positive}` from a probability of {evaluation.threshold:g}")
+        lines.append(f"- **Decision**: `{target.positive}` from a probability of {evaluation.threshold:.3g}")
     members = getattr(getattr(evaluation.model, "pipeline", None), "members_", [])
     if members:
         lines.append("- **Members**: " + ", ".join(f"{m['name']} ({percent(m['weight'], 0)}, {plural(len(m['folds']), 'fold')})" for m in members))

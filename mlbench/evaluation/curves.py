@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.plots import BAD, GOOD, MUTED, PALETTE, figure_layout
-from ..core.show import Sentence, number, percent
+from ..core.show import Sentence, number, percent, plural
 from .intervals import Evaluation
 from ..problem.metrics import evaluate_metric, metric
 from ..training.calibration import reliability_error, reliability_table, wilson_interval
@@ -74,7 +74,7 @@ def confusion_figure(
     title = f"{percent(right)} of {counts.sum():,} rows are predicted right"
     if len(names) == 2:
         found = counts[1, 1] / max(counts[1].sum(), 1)
-        title = f"{percent(found)} of the rows with “{names[1]}” are found; {counts[0, 1]:,} false alarms"
+        title = f"{percent(found)} of the rows with “{names[1]}” are found; {plural(int(counts[0, 1]), 'false alarm')}"
     figure = go.Figure(go.Heatmap(**_confusion_trace(counts, names)))
     figure = figure_layout(figure, title, x="predicted", y="true", height=max(380, 34 * len(names) + 140))
     figure.update_xaxes(type="category")

@@ -236,7 +236,7 @@ def swarm_figure(
     figure.add_vline(x=0, line={"color": MUTED, "width": 1})
     figure = figure_layout(
         figure,
-        "How each column moves single predictions (blue: low values, red: high)",
+        "How each column moves single predictions (blue: low values, orange: high)",
         x=f"contribution ({explanation.scale})",
         height=160 + 34 * len(top),
         legend=False,

@@ -14,6 +14,7 @@ __all__ = ['KNOWN_NAMES', 'checker_of']
 KNOWN_NAMES = {
     "models": "mlbench.models.spaces.check_models",
     "kinds of models": "mlbench.models.spaces.check_kinds",
+    "search space": "mlbench.models.spacecheck.check_space",
     "metric": "mlbench.problem.problem.check_metric",
 }
 

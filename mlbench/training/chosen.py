@@ -44,6 +44,12 @@ def _temperature(found: Comparison, name: str) -> tuple[float, str]:
     return guarded_temperature(found.oof[name][seen], found.y[seen], found.fold_of_row[seen])
 
 
+def _as_fitted(found: Comparison, name: str) -> str:
+    "What is said of the probabilities of a model that is fitted once, and so has no temperature."
+    temperature, why = _temperature(found, name)
+    return why if temperature == 1 else f"`{name}` is fitted once, and its probabilities are left as they come; on the folds, {why[0].lower()}{why[1:]}"
+
+
 def _threshold(found: Comparison, name: str, temperature: float, problem: Any) -> tuple[float, str]:
     "The threshold of a binary model, and why."
     seen = found.fold_of_row > 0
@@ -77,7 +83,7 @@ def fit_chosen(
     problem: Any = None,  # kept with the model
     name: str | None = None,  # a model of the comparison; None takes the chosen one
     bagged: bool = True,  # the mean of the folds' fits; False fits once on all rows. Readable models are always fitted once
-    calibrate: bool = True,  # the probabilities, where it helps
+    calibrate: bool = True,  # the probabilities, where it helps; one fit on all rows keeps its own, and is told what a temperature would bring
     checkpoints: Checkpoints | None = None,  # a long fit is kept there and taken back; None keeps nothing
 ) -> Model:
     "The chosen model, ready to use; its `comparison` is kept with it."
@@ -90,6 +96,7 @@ def fit_chosen(
         more: dict[str, Any] = {"target": target, "problem": problem, "seed": arena.seed, "metrics": scores, "checkpoints": checkpoints}
         model = fit_model(settled(found, name), arena.plan, arena.rows, arena.y, schema=schema, n_jobs=arena.workers, **more)
         model.spec_name = name
+        notes += [_as_fitted(found, name)] if calibrate and target.classes else []
     else:
         if calibrate and target.classes:
             temperature, why = _temperature(found, name)

@@ -205,7 +205,12 @@ def _show_native(control: Any, value: Any) -> None:
             control.options = [*control.options, (str(value), value)]
     control.value = value
 
-# %% ../../nbs/95_widgets.form.ipynb #74981f71
+# %% ../../nbs/95_widgets.form.ipynb #1166b1d6
+def _in_words(value: Any) -> str:
+    "A value as a person reads it: none where nothing is set, which every place that takes a value understands."
+    return "none" if value is None else yaml_literal(value)
+
+# %% ../../nbs/95_widgets.form.ipynb #2b3d458f
 _MUTED = "color:var(--jp-ui-font-color2,#616b78);font-size:12px;line-height:1.35;display:block"
 _ERROR = "color:var(--jp-error-color1,#b3261e);font-size:12px;line-height:1.35;display:block;white-space:pre-wrap"
 
@@ -214,7 +219,7 @@ def _about(parameter: Parameter, value: Any, section: str = "") -> str:
     "What stands beside a control."
     if parameter.secret:
         return f"<span style='{_MUTED}'>{escape(_secret_note(section, parameter, value))}</span>"
-    default = "" if value == parameter.default else f" <b>default {escape(yaml_literal(parameter.default))}</b>"
+    default = "" if value == parameter.default else f" <b>default {escape(_in_words(parameter.default))}</b>"
     return f"<span style='{_MUTED}'>{escape(parameter.help or str(parameter.kind))}{default}</span>"
 
 # %% ../../nbs/95_widgets.form.ipynb #a0f98b41
@@ -297,7 +302,7 @@ class StaticForm:
         rows = []
         for name, p in self.schema.items():
             mark = "b" if _differs(p, self.values[name]) else "span"
-            value, default = escape(yaml_literal(self.values[name])), escape(yaml_literal(p.default))
+            value, default = escape(_in_words(self.values[name])), escape(_in_words(p.default))
             cells = [escape(name), f"<{mark}>{value}</{mark}>", default, escape(p.help)]
             rows.append("<tr>" + "".join(f"<td style='text-align:left'>{c}</td>" for c in cells) + "</tr>")
         head = "<tr>" + "".join(f"<th style='text-align:left'>{h}</th>" for h in ("parameter", "value", "default", "meaning")) + "</tr>"

@@ -8,21 +8,36 @@ const make = (tag, properties, ...children) => { const made = Object.assign(docu
 const dark = () => root.dataset.theme === "dark";
 const MODEBAR = { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
-// A title that is wider than its figure is broken into lines at spaces. plotly sets the first of several lines higher than a single one, hence the padding.
-function wrapTitle(layout, width) {
-  const text = layout.title?.text ?? "";
-  const room = Math.max(24, Math.floor((width - 90) / 8.4));
-  if (text.length <= room || text.includes("<")) return;
+// Words as lines of at most so many letters.
+function brokenInto(text, room) {
   const lines = [""];
   for (const word of text.split(" ")) {
     if (lines[lines.length - 1] && (lines[lines.length - 1] + " " + word).length > room) lines.push(word);
     else lines[lines.length - 1] = (lines[lines.length - 1] + " " + word).trim();
   }
-  const extra = 19 * (lines.length - 1);
+  return lines;
+}
+
+// A title that is wider than its figure is broken into lines at spaces. plotly sets the first of several lines higher than a single one, hence the padding.
+function wrapTitle(layout, width) {
+  const text = layout.title?.text ?? "";
+  const room = Math.max(24, Math.floor((width - 90) / 8.4));
+  if (text.length <= room || text.includes("<")) return;
+  const lines = brokenInto(text, room), extra = 19 * (lines.length - 1);
   const pad = Object.assign({}, layout.title.pad, { t: (layout.title.pad?.t ?? 0) + Math.round(0.7 * (layout.title.font?.size ?? 17)) });
   layout.title = Object.assign({}, layout.title, { text: lines.join("<br>"), pad });
   layout.margin = Object.assign({}, layout.margin, { t: (layout.margin?.t ?? 64) + extra });
   if (layout.height) layout.height += extra;
+}
+
+// On a narrow screen long names beside an axis would leave no room for what is drawn.
+function wrapNames(figure, width) {
+  if (width >= 560) return;
+  const broken = (text) => (typeof text !== "string" || text.length <= 20 || text.includes("<") ? text : brokenInto(text, 20).join("<br>"));
+  for (const trace of figure.data) if (Array.isArray(trace.y)) trace.y = trace.y.map(broken);
+  for (const [key, axis] of Object.entries(figure.layout || {})) {
+    if (/^yaxis\d*$/.test(key)) for (const part of ["categoryarray", "ticktext"]) if (Array.isArray(axis[part])) axis[part] = axis[part].map(broken);
+  }
 }
 
 // So is the title of a horizontal axis, where there is one axis.
@@ -63,6 +78,7 @@ function draw(holder) {
   const figure = JSON.parse(data.textContent);
   if (holder.dataset.pattern) holder.style.height = `${Math.max(120, Math.min(1600, figure.layout?.height || 420))}px`;
   try {
+    wrapNames(figure, holder.clientWidth);
     const layout = themed(figure.layout, holder.clientWidth);
     if (layout.height) holder.style.height = `${layout.height}px`;
     Plotly.newPlot(holder, figure.data, layout, MODEBAR);
