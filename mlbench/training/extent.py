@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,41 +17,57 @@ from ..features.plan import FeaturePlan
 from ..features.sharing import SharedFits
 
 # %% auto #0
-__all__ = ['LARGE', 'TRIED', 'SHARE', 'seconds_per_row', 'rows_in_time', 'kept_rows']
+__all__ = ['LARGE', 'TRIED', 'SHARE', 'FeatureCost', 'feature_cost', 'rows_in_time', 'kept_rows']
 
 # %% ../../nbs/51_training.extent.ipynb #0342a693
 LARGE = 1_000_000  # cells up to which a table is learnt from whole
-TRIED = 10_000  # rows of the trial
+TRIED = 10_000  # rows of the larger trial; the other one has a fifth
 
 
-def seconds_per_row(
-    plan: FeaturePlan,  # what each column becomes
-    rows: pd.DataFrame,  # raw training rows
-    y: np.ndarray,  # class codes or values
-    schema: Schema,  # the columns' kinds
-    tried: int = TRIED,  # rows of the trial
-) -> float:  # of one core, in one fold
-    "What the features of one row take, in all styles."
+@dataclass(frozen=True)
+class FeatureCost:
+    "What the features of one fold take in all styles, in seconds of one core."
+
+    fold: float  # whatever its size
+    row: float  # for each row
+
+
+def _seconds(plan: FeaturePlan, rows: pd.DataFrame, y: np.ndarray, schema: Schema, tried: int) -> tuple[int, float]:
+    "Rows of a trial, and the seconds that it took."
     some = np.linspace(0, len(rows) - 1, min(tried, len(rows))).astype(int)
     held = np.arange(len(some)) % 5 == 4
     start, shared = time.perf_counter(), SharedFits(plan)
     seen = conform(rows.iloc[some], schema, plan.inputs)
     for style in STYLES:
         shared.made(style, seen[~held], y[some][~held], seen[held])
-    return (time.perf_counter() - start) / len(some)
+    return len(some), time.perf_counter() - start
+
+
+def feature_cost(
+    plan: FeaturePlan,  # what each column becomes
+    rows: pd.DataFrame,  # raw training rows
+    y: np.ndarray,  # class codes or values
+    schema: Schema,  # the columns' kinds
+    tried: int = TRIED,  # rows of the larger trial
+) -> FeatureCost:
+    "What features will take, from two trials."
+    (many, long), (few, short) = (_seconds(plan, rows, y, schema, size) for size in (tried, max(tried // 5, 50)))
+    row = max(long - short, 0.1 * long) / max(many - few, 1)
+    return FeatureCost(max(short - few * row, 0.0), row)
 
 # %% ../../nbs/51_training.extent.ipynb #e6a2e5d1
-SHARE = 0.4  # of the time that features may take
+SHARE = 0.15  # of the time that features may take
 
 
 def rows_in_time(
-    cost: float,  # seconds of one core for a row, in one fold
+    cost: FeatureCost,  # of features
     folds: int,  # that there are
     seconds: float,  # for everything
     workers: int,  # cores
 ) -> int:  # no fewer than those of the trial
     "How many rows there is time for."
-    return max(TRIED, int(SHARE * seconds * workers / (max(folds, 1) * max(cost, 1e-12))))
+    each = SHARE * seconds * workers / max(folds, 1) - cost.fold
+    return max(TRIED, int(each / max(cost.row, 1e-12)))
 
 
 def kept_rows(

@@ -31,7 +31,7 @@ from ..problem.target import Target, make_target
 from .arena import Arena
 from .chosen import fit_chosen
 from .compare import Comparison, compared, with_ensemble
-from .extent import LARGE, kept_rows, rows_in_time, seconds_per_row
+from .extent import LARGE, feature_cost, kept_rows, rows_in_time
 from .lineup import line_up
 from .model import Model
 from .search import kinds_to_search, search
@@ -113,7 +113,7 @@ def _in_time(asked: _Question, seconds: float | None, workers: int, seed: int, g
     rows, folds = len(asked.rows), asked.problem.fold_settings()["folds"]
     if given is None and (seconds is None or rows * len(asked.plan.inputs) <= LARGE):
         return asked, []
-    count = given or rows_in_time(seconds_per_row(asked.plan, asked.rows, asked.y, asked.schema), folds, seconds or 0.0, workers)
+    count = given or rows_in_time(feature_cost(asked.plan, asked.rows, asked.y, asked.schema), folds, seconds or 0.0, workers)
     if count >= rows:
         return asked, []
     kept = kept_rows(asked.y, count, bool(asked.target.classes), seed)
