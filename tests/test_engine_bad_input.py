@@ -6,7 +6,7 @@ import pytest
 
 import mlbench as mb
 from mlbench.core.errors import DataError, MlbenchError, ProblemError, UsageError
-from mlbench.models.registry import MODELS
+from mlbench.models.registry import MODELS, WEIGHABLE
 from mlbench.training.blend import assembled
 from mlbench.training.model import Model
 
@@ -64,13 +64,16 @@ def checked(model, rows):
 
 
 FAMILIES = [spec.name for spec in MODELS]
-TARGETS = {"multiclass": "late", "regression": "hours"}
-ALL = [f"{task}-{who}" for task in TARGETS for who in [*FAMILIES, "ensemble", "interpretable"]]
+WEIGHED = [f"{kind}_weighted" for kind in WEIGHABLE if kind not in ("sparse_linear", "tree", "random_forest")]
+TARGETS = {"binary": "late", "multiclass": "late", "regression": "hours"}
+ALL = [f"{task}-{who}" for task in TARGETS for who in [*FAMILIES, "ensemble", "interpretable"]] + [f"multiclass-{who}" for who in WEIGHED]
 
 
 def hostile_for(task):
-    "The hostile table with one target; of the classes, two are in a single row each, so that folds lack them."
+    "The hostile table with one target; of two classes one is in six rows, of several two are in a single row each, so that folds lack them."
     frame = hostile().drop(columns="late" if task == "regression" else "hours")
+    if task == "binary":
+        frame["late"] = np.where(np.arange(N) % 15 == 7, "yes", "no")
     if task == "multiclass":
         frame["late"] = frame["late"].where(np.arange(N) > 3, pd.Series(["lost", "lost", "stolen", "burnt"]))
     return frame
@@ -98,7 +101,8 @@ def survivor(request):
 def test_every_family_survives_a_hostile_table(survivor):
     "Classes that are absent from folds too; then rows that are all missing, unseen or endless."
     model, rows = survivor
-    assert model.classes_ is None or set(model.classes_) == {"no", "yes", "lost", "stolen", "burnt"}
+    classes = {"no", "yes"} | ({"lost", "stolen", "burnt"} if model.target.task == "multiclass" else set())
+    assert model.classes_ is None or set(model.classes_) == classes
     checked(model, rows.head(12))
     odd = rows.head(4).assign(km=[np.inf, -np.inf, np.nan, 1e308], station=["moon", None, "", "park"], weight=np.nan, code="K999")
     checked(model, odd.assign(day=[pd.NaT, pd.Timestamp("1900-01-01"), pd.Timestamp("2200-01-01"), pd.Timestamp("2025-05-05")]))
@@ -140,6 +144,17 @@ def test_every_family_refuses_what_cannot_be_learned(family):
     refused(ProblemError, frame.assign(late=["yes"] + ["no"] * (N - 1)), "'yes' in one row alone", **more)
     refused(MlbenchError, frame[["late"]].assign(a=1, b=np.nan), "No column is left", **more)
     refused(ProblemError, frame, "no column is left", ignore=["km", "station", "day", "weight", "hours"], **more)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "dummy"])
+def test_every_family_says_and_shows_that_a_column_is_the_target(family):
+    "Under another name, for classes and for values: a warning that names the column, and a score that shows it."
+    frame = rentals(180)
+    given = frame.assign(returned_late=frame["late"].map({"yes": 1, "no": 0})), frame.drop(columns="km").assign(minutes=frame["hours"] * 60)
+    for rows, target, copy, score in zip(given, ("late", "hours"), ("returned_late", "minutes"), ("roc_auc", "r2")):
+        with pytest.warns(UserWarning, match=copy.capitalize()):
+            model = fitted(rows, target, [family], ensemble=False, search_trials=0)
+        assert model.metrics[score] > 0.5 and any(copy.capitalize() in note for note in model.facts["notes"]), (model.metrics, model.facts["notes"])
 
 
 def test_infinite_cells_are_missing_cells():
