@@ -46,7 +46,7 @@ def limited_threads(
     with threadpool_limits(limits=threads):
         yield threads
 
-# %% ../../nbs/50_training.fitting.ipynb #1312a845
+# %% ../../nbs/50_training.fitting.ipynb #4ba20746
 def spread(
     probabilities: np.ndarray,  # (rows, classes that the estimator knows)
     known: np.ndarray,  # the codes of these classes
@@ -59,7 +59,32 @@ def spread(
     out[:, np.asarray(known, dtype=int)] = probabilities
     return out
 
+# %% ../../nbs/50_training.fitting.ipynb #b823f1cf
+def _forest_answer(
+    forest: Any,  # of scikit-learn, fitted
+    X: np.ndarray,  # features
+    ask: str,  # "predict" or "predict_proba"
+) -> np.ndarray:
+    "The mean of what the trees say."
+    from sklearn.utils import get_tags
+    from sklearn.utils.validation import validate_data
 
+    gaps: Any = "allow-nan" if get_tags(forest).input_tags.allow_nan else True
+    rows = validate_data(forest, X, dtype=np.float32, reset=False, ensure_all_finite=gaps)
+    total: Any = 0.0
+    for tree in forest.estimators_:
+        total = total + getattr(tree, ask)(rows, check_input=False)
+    return total / len(forest.estimators_)
+
+
+def _answer(estimator: Any, X: Any, ask: str) -> np.ndarray:
+    "What the estimator's own method gives."
+    forest = type(estimator).__module__ == "sklearn.ensemble._forest" and getattr(estimator, "n_outputs_", 0) == 1
+    if forest and estimator.n_jobs in (None, 1) and isinstance(X, np.ndarray):
+        return _forest_answer(estimator, X, ask)
+    return np.asarray(getattr(estimator, ask)(X), dtype=np.float64)
+
+# %% ../../nbs/50_training.fitting.ipynb #c83cb4d8
 def output_of(
     estimator: Any,  # fitted on class codes or on values
     X: Any,  # features
@@ -69,8 +94,8 @@ def output_of(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         if n_classes is None:
-            return np.asarray(estimator.predict(X), dtype=np.float64).reshape(-1)
-        return spread(np.asarray(estimator.predict_proba(X), dtype=np.float64), estimator.classes_, n_classes)
+            return _answer(estimator, X, "predict").reshape(-1)
+        return spread(_answer(estimator, X, "predict_proba"), estimator.classes_, n_classes)
 
 # %% ../../nbs/50_training.fitting.ipynb #e07543ce
 def fit_estimator(
