@@ -6,7 +6,12 @@ import pytest
 
 import mlbench as mb
 from mlbench.core.errors import DataError, MlbenchError, ProblemError, UsageError
-from mlbench.models.registry import MODELS, WEIGHABLE
+from mlbench.data.schema import infer_schema
+from mlbench.features.plan import make_plan
+from mlbench.models.registry import MODELS, WEIGHABLE, candidates
+from mlbench.problem.problem import Problem
+from mlbench.problem.target import make_target
+from mlbench.training.arena import Arena
 from mlbench.training.blend import assembled
 from mlbench.training.model import Model
 
@@ -195,6 +200,30 @@ def test_a_class_of_two_rows_and_one_that_only_one_fold_can_know():
     assert checked(model, frame).shape == (N, 4)
     pair = fitted(rentals().assign(late=["yes"] * 2 + ["no"] * (N - 2)))
     assert checked(pair, frame).shape == (N, 2)
+
+
+def arena_on(folds, late):
+    "The hired bicycles on given folds."
+    frame = rentals().assign(late=late)
+    problem = Problem.from_dict({"name": "rentals", "task": "binary", "target": "late", "data": "rentals.csv"})
+    schema, target = infer_schema(frame), make_target(frame["late"], problem)
+    plan = make_plan(schema, problem, frame)
+    return Arena(plan, frame, target.encode(frame["late"]), folds, schema=schema, target=target, metrics=["log_loss"])
+
+
+def test_a_fold_with_one_class_to_learn_from_is_left_out_and_told():
+    "As where the past predicts the future, and the first events came late."
+    late, rows = np.where((np.arange(N) > 30) & (np.arange(N) % 3 == 0), "yes", "no"), np.arange(N)
+    arena = arena_on([(rows[:30], rows[30:50]), (rows[:50], rows[50:70]), (rows[:70], rows[70:])], late)
+    arena.compete(candidates("binary", ["linear", "hist_gradient_boosting", "catboost", "linear_weighted"]))
+    assert not [e.failure for e in arena.entries.values() if e.failure] and len(arena.folds) == arena.n_ranked == 2
+    assert "of one class in fold 1 ('no')" in arena.notes[0] and "2 of 3 folds are left" in arena.notes[0]
+
+
+def test_events_that_one_group_has_alone_are_refused():
+    late, rows = np.where(np.arange(N) < 20, "yes", "no"), np.arange(N)
+    with pytest.raises(ProblemError, match="no model can be judged. Gather such rows from more groups"):
+        arena_on([(rows[20:], rows[:20]), (rows[:60], rows[60:]), (np.r_[rows[:20], rows[60:]], rows[20:60])], late)
 
 
 def test_rows_without_a_target_are_left_out():
