@@ -274,14 +274,15 @@ def test_a_script_that_says_something_else_is_found_out(tmp_path):
 
 
 def test_a_run_of_a_project(tmp_path):
-    "As a user does it: a project, its run up to the training on a part of the rows, the script."
+    "As a user does it: a project, its run up to the training on a part of the rows with a search in a space of one's own, the script."
     table = customers(300).assign(answer=lambda t: TARGETS["binary"](t["hidden"]))
     table[["age", "code", "plan", "since", "answer"]].to_csv(tmp_path / "rows.csv", index=False)
     here = {"cwd": tmp_path, "capture_output": True, "text": True}
     mlbench = [sys.executable, "-m", "mlbench"]
     made = subprocess.run([*mlbench, "new", "shop", "--data", "rows.csv", "--target", "answer"], **here)
     assert made.returncode == 0, made.stdout + made.stderr
-    (tmp_path / "shop" / "params.yaml").write_text("training:\n  models: [linear, lightgbm]\n  max_rows: 200\n")
+    chosen = "models: [linear, lightgbm]\n  max_rows: 200\n  search_trials: 2\n  search_space: {linear: {C: [0.01, 0.1, log]}}\n"
+    (tmp_path / "shop" / "params.yaml").write_text(f"training:\n  {chosen}")
     code, text = said("eject", "--project", str(tmp_path / "shop"))
     assert code == 2 and "There is no run yet" in text
     ran = subprocess.run([*mlbench, "run", "shop", "--to", "training"], **here)
@@ -291,6 +292,9 @@ def test_a_run_of_a_project(tmp_path):
     assert "says the same as the model" in done.stdout and done.stdout.strip().splitlines()[-1] == "mine"
     assert len(pd.read_parquet(tmp_path / "mine" / "rows.parquet")) == 200
     run = next((tmp_path / "shop" / "runs").glob("2*"))
+    found = run / "stages" / "04_training" / "artifacts" / "search"
+    trials = pd.read_csv(found / "trials.csv")
+    assert trials["kind"].tolist() == ["linear"] * 2 and trials["settings"].str.startswith("C 0.0").all() and (found / "search.sqlite").exists()
     shutil.rmtree(run / "stages" / "04_training")
     code, text = said("eject", str(run), "--to", str(tmp_path / "other"))
     assert code == 2 and "has no trained model" in text and not (tmp_path / "other").exists()

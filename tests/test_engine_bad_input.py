@@ -6,7 +6,12 @@ import pytest
 
 import mlbench as mb
 from mlbench.core.errors import DataError, MlbenchError, ProblemError, UsageError
-from mlbench.models.registry import MODELS
+from mlbench.data.schema import infer_schema
+from mlbench.features.plan import make_plan
+from mlbench.models.registry import MODELS, WEIGHABLE, candidates
+from mlbench.problem.problem import Problem
+from mlbench.problem.target import make_target
+from mlbench.training.arena import Arena
 from mlbench.training.blend import assembled
 from mlbench.training.model import Model
 
@@ -64,13 +69,16 @@ def checked(model, rows):
 
 
 FAMILIES = [spec.name for spec in MODELS]
-TARGETS = {"multiclass": "late", "regression": "hours"}
-ALL = [f"{task}-{who}" for task in TARGETS for who in [*FAMILIES, "ensemble", "interpretable"]]
+WEIGHED = [f"{kind}_weighted" for kind in WEIGHABLE if kind not in ("sparse_linear", "tree", "random_forest")]
+TARGETS = {"binary": "late", "multiclass": "late", "regression": "hours"}
+ALL = [f"{task}-{who}" for task in TARGETS for who in [*FAMILIES, "ensemble", "interpretable"]] + [f"multiclass-{who}" for who in WEIGHED]
 
 
 def hostile_for(task):
-    "The hostile table with one target; of the classes, two are in a single row each, so that folds lack them."
+    "The hostile table with one target; of two classes one is in six rows, of several two are in a single row each, so that folds lack them."
     frame = hostile().drop(columns="late" if task == "regression" else "hours")
+    if task == "binary":
+        frame["late"] = np.where(np.arange(N) % 15 == 7, "yes", "no")
     if task == "multiclass":
         frame["late"] = frame["late"].where(np.arange(N) > 3, pd.Series(["lost", "lost", "stolen", "burnt"]))
     return frame
@@ -98,7 +106,8 @@ def survivor(request):
 def test_every_family_survives_a_hostile_table(survivor):
     "Classes that are absent from folds too; then rows that are all missing, unseen or endless."
     model, rows = survivor
-    assert model.classes_ is None or set(model.classes_) == {"no", "yes", "lost", "stolen", "burnt"}
+    classes = {"no", "yes"} | ({"lost", "stolen", "burnt"} if model.target.task == "multiclass" else set())
+    assert model.classes_ is None or set(model.classes_) == classes
     checked(model, rows.head(12))
     odd = rows.head(4).assign(km=[np.inf, -np.inf, np.nan, 1e308], station=["moon", None, "", "park"], weight=np.nan, code="K999")
     checked(model, odd.assign(day=[pd.NaT, pd.Timestamp("1900-01-01"), pd.Timestamp("2200-01-01"), pd.Timestamp("2025-05-05")]))
@@ -142,6 +151,17 @@ def test_every_family_refuses_what_cannot_be_learned(family):
     refused(ProblemError, frame, "no column is left", ignore=["km", "station", "day", "weight", "hours"], **more)
 
 
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "dummy"])
+def test_every_family_says_and_shows_that_a_column_is_the_target(family):
+    "Under another name, for classes and for values: a warning that names the column, and a score that shows it."
+    frame = rentals(180)
+    given = frame.assign(returned_late=frame["late"].map({"yes": 1, "no": 0})), frame.drop(columns="km").assign(minutes=frame["hours"] * 60)
+    for rows, target, copy, score in zip(given, ("late", "hours"), ("returned_late", "minutes"), ("roc_auc", "r2")):
+        with pytest.warns(UserWarning, match=copy.capitalize()):
+            model = fitted(rows, target, [family], ensemble=False, search_trials=0)
+        assert model.metrics[score] > 0.5 and any(copy.capitalize() in note for note in model.facts["notes"]), (model.metrics, model.facts["notes"])
+
+
 def test_infinite_cells_are_missing_cells():
     frame = rentals()
     endless, missing = (frame.assign(weight=frame["weight"].where(np.arange(N) % 5 != 0, v)) for v in (np.inf, np.nan))
@@ -180,6 +200,30 @@ def test_a_class_of_two_rows_and_one_that_only_one_fold_can_know():
     assert checked(model, frame).shape == (N, 4)
     pair = fitted(rentals().assign(late=["yes"] * 2 + ["no"] * (N - 2)))
     assert checked(pair, frame).shape == (N, 2)
+
+
+def arena_on(folds, late):
+    "The hired bicycles on given folds."
+    frame = rentals().assign(late=late)
+    problem = Problem.from_dict({"name": "rentals", "task": "binary", "target": "late", "data": "rentals.csv"})
+    schema, target = infer_schema(frame), make_target(frame["late"], problem)
+    plan = make_plan(schema, problem, frame)
+    return Arena(plan, frame, target.encode(frame["late"]), folds, schema=schema, target=target, metrics=["log_loss"])
+
+
+def test_a_fold_with_one_class_to_learn_from_is_left_out_and_told():
+    "As where the past predicts the future, and the first events came late."
+    late, rows = np.where((np.arange(N) > 30) & (np.arange(N) % 3 == 0), "yes", "no"), np.arange(N)
+    arena = arena_on([(rows[:30], rows[30:50]), (rows[:50], rows[50:70]), (rows[:70], rows[70:])], late)
+    arena.compete(candidates("binary", ["linear", "hist_gradient_boosting", "catboost", "linear_weighted"]))
+    assert not [e.failure for e in arena.entries.values() if e.failure] and len(arena.folds) == arena.n_ranked == 2
+    assert "of one class in fold 1 ('no')" in arena.notes[0] and "2 of 3 folds are left" in arena.notes[0]
+
+
+def test_events_that_one_group_has_alone_are_refused():
+    late, rows = np.where(np.arange(N) < 20, "yes", "no"), np.arange(N)
+    with pytest.raises(ProblemError, match="no model can be judged. Gather such rows from more groups"):
+        arena_on([(rows[20:], rows[:20]), (rows[:60], rows[60:]), (np.r_[rows[:20], rows[60:]], rows[20:60])], late)
 
 
 def test_rows_without_a_target_are_left_out():

@@ -20,8 +20,8 @@ from .strength import column_strength, fold_numbers, sample_rows
 
 # %% auto #0
 __all__ = ['SETTLES', 'NEARLY', 'NAMED', 'TELLING', 'AFTER', 'ANSWERS', 'EASY', 'order_errors', 'target_again', 'one_sided',
-           'target_parts', 'named_like', 'find_leaks', 'missing_p_value', 'telling_gaps', 'find_missing',
-           'find_late_dates', 'find_other_answers', 'find_easy_target']
+           'same_classes', 'target_parts', 'named_like', 'find_leaks', 'missing_p_value', 'telling_gaps',
+           'find_missing', 'find_late_dates', 'find_other_answers', 'find_easy_target']
 
 # %% ../../nbs/22_eda.leaks.ipynb #20c80875
 def order_errors(
@@ -78,6 +78,20 @@ def one_sided(
     most = int(counts.argmax())
     base = float((y == most).mean())
     return most if counts[most] >= 0.995 * rows and base <= 0.9 and rows * np.log(base) < np.log(1e-9) else None
+
+
+def same_classes(
+    words: pd.Series,  # text; missing values allowed in one row of twenty
+    y: np.ndarray,  # class codes
+) -> bool:
+    "Whether a column has one value for each class and no other, and chance could not do it."
+    there = words.notna().to_numpy()
+    if there.mean() < 0.95:
+        return False
+    values, codes = pd.factorize(words[there])[0], np.unique(y[there], return_inverse=True)[1]
+    pairs, kinds = len(np.unique(values * (int(codes.max()) + 1) + codes)), int(codes.max()) + 1
+    shares = np.bincount(codes) / len(codes)
+    return pairs == kinds == int(values.max()) + 1 > 1 and len(codes) * float((shares * np.log(shares)).sum()) < np.log(1e-9)
 
 
 def _sided_words(look: Look, name: str) -> str:
@@ -142,14 +156,18 @@ def _leak_words(look: Look, name: str, strength: float) -> tuple[str, str]:
     "Severity and sentence of one strong column; nothing when it is not strong enough."
     again = target_again(look, name) if strength > 0.4 else ""
     sided = _sided_words(look, name) if look.n_classes else ""
+    same = bool(look.n_classes) and strength > 0.4 and same_classes(canonical_text(look.frame[name]), look.y)
     target, share = look.target.name, percent(strength)
     if again:
         return "stop", f"`{name}` {again} {target}: the order of one settles the other"
     if strength >= NEARLY[look.n_classes is not None]:
-        sure = strength >= SETTLES or bool(sided)
+        sure = strength >= SETTLES or bool(sided) or same
         said = f"`{name}` alone {'settles' if strength >= SETTLES else 'nearly settles'} {target}: "
         said += f"it removes {share} of its uncertainty on rows it was not learned from"
+        sided = sided or ("has one value for each class" if same else "")
         return "stop" if sure else "warning", said + (f", and {sided}" if sided else "")
+    if same:
+        return "stop", f"`{name}` has one value for each class of {target}, and no other"
     if sided and look.frame[name].nunique() == 2:
         return "warning", f"`{name}` {sided}"
     return ("warning", f"`{name}` has the name of {target} in its own, and removes {share} of its uncertainty") if named_like(name, target) else ("", "")

@@ -29,7 +29,7 @@ from ..models.registry import ModelSpec, model_spec
 from ..models.rounds import TooLong, asked_to_end, ended_by, fit_rounds, replay_parameters, trying
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
-from .fitting import check_folds, learning_curve, limited_threads, output_of
+from .fitting import check_folds, learnable_folds, learning_curve, limited_threads, output_of
 from .scales import from_scale, on_scale, rows_for, to_scale
 from .store import estimator_bytes, origin_of, read_estimator, rows_hash
 
@@ -659,6 +659,7 @@ class Arena:
     ):
         self.metrics = list(dict.fromkeys(metric(m, target.task).name for m in metrics))
         self.rows, self.ratio = conform(frame, schema, plan.inputs), check_folds(folds, len(frame))
+        folds, notes = learnable_folds(folds, y, target.classes)
         self.plan, self.y, self.target, self.seed = plan, y, target, seed
         self.time_limit, self.memory_gb, self.began = time_limit, memory_gb, time.perf_counter()
         self.folds = [Fold(i, self.rows, y, train, test, plan) for i, (train, test) in enumerate(folds)]
@@ -667,7 +668,7 @@ class Arena:
         self.keeper = _Keeper(checkpoints, {"rows": rows_hash(self.rows), "y": y, "plan": plan.to_dict()}) if checkpoints else None
         self.greater_is_better = metric(self.metrics[0]).greater_is_better
         self.entries: dict[str, Entry] = {}
-        self.notes: list[str] = []
+        self.notes = notes
         self.stopped, self.pool, self.ending = False, ThreadPoolExecutor(self.workers), threading.Event()
         self.after, self.kept_back = after, after or 0.0
 

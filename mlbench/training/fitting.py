@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import UsageError
+from ..core.errors import ProblemError, UsageError
 from ..core.settings import thread_limit
 
 # %% auto #0
 __all__ = ['MANY_CELLS', 'thread_count', 'limited_threads', 'spread', 'output_of', 'fit_estimator', 'learning_curve',
-           'check_folds', 'limit_rows']
+           'check_folds', 'learnable_folds', 'limit_rows']
 
 # %% ../../nbs/50_training.fitting.ipynb #6623f3d2
 MANY_CELLS = 4_000_000  # rows times features from which threads pay
@@ -46,7 +46,7 @@ def limited_threads(
     with threadpool_limits(limits=threads):
         yield threads
 
-# %% ../../nbs/50_training.fitting.ipynb #1312a845
+# %% ../../nbs/50_training.fitting.ipynb #4ba20746
 def spread(
     probabilities: np.ndarray,  # (rows, classes that the estimator knows)
     known: np.ndarray,  # the codes of these classes
@@ -59,7 +59,32 @@ def spread(
     out[:, np.asarray(known, dtype=int)] = probabilities
     return out
 
+# %% ../../nbs/50_training.fitting.ipynb #b823f1cf
+def _forest_answer(
+    forest: Any,  # of scikit-learn, fitted
+    X: np.ndarray,  # features
+    ask: str,  # "predict" or "predict_proba"
+) -> np.ndarray:
+    "The mean of what the trees say."
+    from sklearn.utils import get_tags
+    from sklearn.utils.validation import validate_data
 
+    gaps: Any = "allow-nan" if get_tags(forest).input_tags.allow_nan else True
+    rows = validate_data(forest, X, dtype=np.float32, reset=False, ensure_all_finite=gaps)
+    total: Any = 0.0
+    for tree in forest.estimators_:
+        total = total + getattr(tree, ask)(rows, check_input=False)
+    return total / len(forest.estimators_)
+
+
+def _answer(estimator: Any, X: Any, ask: str) -> np.ndarray:
+    "What the estimator's own method gives."
+    forest = type(estimator).__module__ == "sklearn.ensemble._forest" and getattr(estimator, "n_outputs_", 0) == 1
+    if forest and estimator.n_jobs in (None, 1) and isinstance(X, np.ndarray):
+        return _forest_answer(estimator, X, ask)
+    return np.asarray(getattr(estimator, ask)(X), dtype=np.float64)
+
+# %% ../../nbs/50_training.fitting.ipynb #c83cb4d8
 def output_of(
     estimator: Any,  # fitted on class codes or on values
     X: Any,  # features
@@ -69,8 +94,8 @@ def output_of(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         if n_classes is None:
-            return np.asarray(estimator.predict(X), dtype=np.float64).reshape(-1)
-        return spread(np.asarray(estimator.predict_proba(X), dtype=np.float64), estimator.classes_, n_classes)
+            return _answer(estimator, X, "predict").reshape(-1)
+        return spread(_answer(estimator, X, "predict_proba"), estimator.classes_, n_classes)
 
 # %% ../../nbs/50_training.fitting.ipynb #e07543ce
 def fit_estimator(
@@ -105,6 +130,24 @@ def check_folds(
     if outside >= rows:
         raise UsageError(f"the folds name row {outside}, but there are {rows} rows. Make the folds from the same frame.")
     return float(np.mean([len(test) / len(train) for train, test in folds]))
+
+# %% ../../nbs/50_training.fitting.ipynb #b94f996d
+def learnable_folds(
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],  # positions of training and test rows
+    y: np.ndarray,  # class codes or values
+    classes: Sequence[str] | None,  # names of the classes; None for values
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str]]:  # those that a model can learn on, and what is to be said of the others
+    "Leave out folds with one class to learn from; raises `ProblemError` when the others cannot judge a model."
+    alone = {} if classes is None else {i: classes[int(y[train[0]])] for i, (train, _) in enumerate(folds) if (y[train] == y[train[0]]).all()}
+    if not alone:
+        return list(folds), []
+    left = [fold for i, fold in enumerate(folds) if i not in alone]
+    where = " and ".join(f"fold {i + 1} ({name!r})" for i, name in alone.items())
+    told = f"All rows to learn from are of one class in {where}, since rows of the other classes stand in one group or in one stretch of time"
+    if len(left) < 2 or len(np.unique(np.concatenate([y[test] for _, test in left]))) < 2:
+        ways = "split by chance (split.strategy: random) if new rows come from the same groups and times"
+        raise ProblemError(f"{told}; on the other folds no model can be judged. Gather such rows from more groups or a longer time, or {ways}.")
+    return left, [f"{told}; {len(left)} of {len(folds)} folds are left to compare on."]
 
 # %% ../../nbs/50_training.fitting.ipynb #3fac635f
 def limit_rows(

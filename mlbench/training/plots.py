@@ -145,7 +145,8 @@ def learning_figure(
 
     kept = list(dict.fromkeys(found.history["model"]))
     if model is None and not kept:
-        return figure_layout(go.Figure(), "No model of this comparison learns in epochs", x="epoch", y="loss", height=160)
+        empty = figure_layout(go.Figure(), "No model of this comparison learns in epochs", height=100)
+        return empty.update_xaxes(visible=False).update_yaxes(visible=False)
     model = kept[0] if model is None else model
     curves, figure = found.history[found.history["model"] == model], go.Figure()
     if curves.empty:

@@ -33,17 +33,23 @@ def _values(d: Dimension) -> str:
     return f"{number(d.low)} to {number(d.high)}" + (", log" if d.log else "")
 
 
+def _best_value(best: Trial | None, name: str) -> str:
+    "What the best trial has for a setting, in words."
+    if best is None or not best.params:
+        return "as it comes" if best else ""
+    value = best.params.get(name)
+    return number(value) if isinstance(value, float) else choice_label(value)
+
+
 def searched_space(
     found: Search,  # from `search`
 ) -> pd.DataFrame:  # one row per kind and setting
     "What a search may change, and what its best trials have."
     rows = []
     for kind, dimensions in found.spaces.items():
-        best = found.best_of(kind)
         for d in dimensions:
-            value = best.params.get(d.name) if best else None
-            told = "" if value is None else number(value) if isinstance(value, float) else choice_label(value)
-            rows.append({"model": kind, "setting": d.name, "values": _values(d), "unit": d.unit, "what it does": d.help, "best": told, "from": d.source})
+            told = {"what it does": d.help, "best": _best_value(found.best_of(kind), d.name), "from": d.source}
+            rows.append({"model": kind, "setting": d.name, "values": _values(d), "unit": d.unit} | told)
     return pd.DataFrame(rows, columns=["model", "setting", "values", "unit", "what it does", "best", "from"])
 
 # %% ../../nbs/57_training.searchplots.ipynb #7b2ff5fd
