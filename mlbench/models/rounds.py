@@ -24,8 +24,8 @@ from .weights import judging_weights
 # %% auto #0
 __all__ = ['PATIENCE', 'PACE_AFTER', 'WAY', 'ROUGH', 'PIECE', 'ROUNDS', 'FORESTS', 'FIRST_ROWS', 'WARM_ROWS', 'TRIALS', 'USUAL',
            'STEEP', 'FAR', 'FEWEST', 'FITS', 'ended_by', 'asked_to_end', 'Watch', 'expected_rounds', 'faster_rate',
-           'known_rows', 'without_empty_columns', 'possible_rounds', 'rounds_parameter', 'trying', 'spread_rows',
-           'Estimate', 'iterations_allowed', 'estimate', 'TooLong', 'fit_rounds', 'replay_parameters']
+           'known_rows', 'TooLong', 'without_empty_columns', 'possible_rounds', 'rounds_parameter', 'trying',
+           'spread_rows', 'Estimate', 'iterations_allowed', 'estimate', 'fit_rounds', 'replay_parameters']
 
 # %% ../../nbs/41_models.rounds.ipynb #99e1ceb0
 _lent: ContextVar[threading.Event | None] = ContextVar("mlbench_end_of_fits", default=None)
@@ -148,7 +148,7 @@ def _lightgbm_once(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, watch
     estimator._evals_result = None
 
 
-def _fit_lightgbm(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, seconds: float | None) -> None:
+def _fit_lightgbm(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, seconds: float | None, refuse: bool = False) -> None:
     "LightGBM, with larger steps when time is short."
     expected = expected_rounds(estimator.learning_rate, estimator.n_estimators)
     watch = Watch(seconds, expected)
@@ -156,6 +156,10 @@ def _fit_lightgbm(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, second
     if watch.too_slow:
         estimator.set_params(learning_rate=faster_rate(estimator.learning_rate, expected, watch.possible))
         _lightgbm_once(estimator, X, y, X_val, y_val, Watch(max(watch.left(), 0.0)))
+
+# %% ../../nbs/41_models.rounds.ipynb #6b2424f9
+class TooLong(StageError, TimeoutError):
+    "A fit would take far longer than it may."
 
 # %% ../../nbs/41_models.rounds.ipynb #8f7813b6
 def without_empty_columns(
@@ -176,13 +180,15 @@ def possible_rounds(
     return max(1.0, (left - min(one, some)) / per_round)
 
 
-def _paced_hist(estimator: Any, X: Any, y: Any, seconds: float) -> None:
+def _paced_hist(estimator: Any, X: Any, y: Any, seconds: float, refuse: bool = False) -> None:
     "Set rounds and learning rate to what there is time for."
     from sklearn.base import clone
 
     watch = Watch(seconds)
     clone(estimator).set_params(max_iter=1, early_stopping=False).fit(X, y)
     one = seconds - watch.left()
+    if refuse and 3 * one > seconds:  # two more such beginnings alone are longer
+        raise TooLong(f"about {number(3 * one, 2)} s needed at least, {number(seconds, 2)} s allowed")
     clone(estimator).set_params(max_iter=1 + PACE_AFTER, early_stopping=False).fit(X, y)
     some = seconds - watch.left() - one
     possible, expected = possible_rounds(watch.left(), one, some), expected_rounds(estimator.learning_rate, estimator.max_iter)
@@ -191,11 +197,11 @@ def _paced_hist(estimator: Any, X: Any, y: Any, seconds: float) -> None:
     estimator.set_params(max_iter=int(min(estimator.max_iter, possible)))
 
 
-def _fit_hist(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, seconds: float | None) -> None:
+def _fit_hist(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, seconds: float | None, refuse: bool = False) -> None:
     "scikit-learn's booster, cut back to its best round."
     X = without_empty_columns(X)
     if seconds is not None:
-        _paced_hist(estimator, X, y, seconds)
+        _paced_hist(estimator, X, y, seconds, refuse)
     if X_val is None:
         estimator.set_params(early_stopping=False).fit(X, y)
         return
@@ -342,10 +348,6 @@ FAR = 1.5  # times the allowed seconds from which on a fit is refused
 FEWEST = 10  # iterations that are worth beginning
 
 
-class TooLong(StageError, TimeoutError):
-    "A fit would take far longer than it may."
-
-
 def _used_up(estimator: Any) -> bool:
     "Whether a fitted plain model was ended by the number of its iterations."
     most = iterations_allowed(estimator)
@@ -380,7 +382,7 @@ def fit_rounds(
     X_val: Any = None,  # features of rows that say when to stop; None for none
     y_val: Any = None,  # their class codes or values
     seconds: float | None = None,  # rounds end soon after; None for no limit
-    refuse: bool = True,  # raise `TooLong` where a plain model would take far longer; False fits it all the same
+    refuse: bool = True,  # raise `TooLong` where a model would take far longer even if it ends early; False fits it all the same
 ) -> int | None:  # rounds kept; None for a model that does not learn in rounds
     "Fit an estimator; one that learns in rounds stops when validation rows or time say so."
     kind = _kind(estimator)
@@ -395,7 +397,7 @@ def fit_rounds(
         if X_val is not None and "validation_fraction" in estimator.get_params(deep=False):
             estimator.set_params(validation_fraction=0.0)
     else:
-        FITS[kind](estimator, X, y, X_val, y_val, seconds)
+        FITS[kind](estimator, X, y, X_val, y_val, seconds, refuse)
     rounds = _rounds_kept(estimator)
     if rounds is not None:
         estimator.set_params(**replay_parameters(estimator))

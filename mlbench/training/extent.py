@@ -17,7 +17,7 @@ from ..features.plan import FeaturePlan
 from ..features.sharing import SharedFits
 
 # %% auto #0
-__all__ = ['LARGE', 'TRIED', 'SHARE', 'FeatureCost', 'feature_cost', 'rows_in_time', 'kept_rows']
+__all__ = ['LARGE', 'TRIED', 'SHARE', 'MOST', 'ENOUGH', 'FeatureCost', 'feature_cost', 'rows_in_time', 'kept_rows']
 
 # %% ../../nbs/51_training.extent.ipynb #0342a693
 LARGE = 1_000_000  # cells up to which a table is learnt from whole
@@ -56,7 +56,8 @@ def feature_cost(
     return FeatureCost(max(short - few * row, 0.0), row)
 
 # %% ../../nbs/51_training.extent.ipynb #e6a2e5d1
-SHARE = 0.15  # of the time that features may take
+SHARE, MOST = 0.15, 0.5  # of the time that features may take: at any number of rows, and up to `ENOUGH` of them
+ENOUGH = 30_000  # rows
 
 
 def rows_in_time(
@@ -66,8 +67,8 @@ def rows_in_time(
     workers: int,  # cores
 ) -> int:  # no fewer than those of the trial
     "How many rows there is time for."
-    each = SHARE * seconds * workers / max(folds, 1) - cost.fold
-    return max(TRIED, int(each / max(cost.row, 1e-12)))
+    rows = lambda share: int((share * seconds * workers / max(folds, 1) - cost.fold) / max(cost.row, 1e-12))
+    return max(TRIED, min(rows(MOST), ENOUGH), rows(SHARE))
 
 
 def kept_rows(
