@@ -108,7 +108,8 @@ def test_every_variant_can_be_named():
     prices = frame.assign(y=np.exp(2 * frame["a"] + rng.normal(size=120)))
     model = mb.fit(prices, "y", models=["linear_firm_log", "extra_trees_wide"], ensemble=False, search_trials=0, verbose=False)
     assert model.comparison.arena.entries["linear_firm_log"].spec.scale == "log"
-    for name in [*KINDS, *SECONDS, *(f"{k}_weighted" for k in WEIGHABLE), *(f"{k}_{w}" for k in [*KINDS, *SECONDS] for w in ("log", "balanced") if "linear_" not in k)]:
+    plain = [*KINDS, *SECONDS]
+    for name in [*plain, *(f"{k}_weighted" for k in WEIGHABLE), *(f"{k}_{w}" for k in plain for w in ("log", "balanced") if "linear_" not in k)]:
         spec = model_spec(name)
         assert spec.name == name and spec.build(spec.tasks[0], 2, rows=100, columns=4).get_params() is not None
 

@@ -197,8 +197,8 @@ def _score_change(fitted: FittedFeatures, steps: Any, name: str) -> Iterator[Cha
 
 # %% ../../nbs/37_features.changes.ipynb #ff78708e
 _BLOCKS = {"numeric": _number_changes, "date": _date_changes, "time": _date_changes, "span": _span_changes, "native": _code_changes, "means": _mean_changes}
-_ORDER = ("far values pulled in", "far values cut off", "tail drawn in", "means of the target", "score of the words")
-_ORDER += ("a column per category", "read by its parts", "gaps filled")
+_NUMBERS, _OTHERS = ("far values pulled in", "far values cut off", "tail drawn in"), ("means of the target", "score of the words")
+_ORDER = (*_NUMBERS, *_OTHERS, "a column per category", "read by its parts", "gaps filled")
 
 
 def changes_of(

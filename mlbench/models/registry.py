@@ -319,8 +319,8 @@ def portfolio_spec(
     return spec.variant(name, second.params, second.why, source=source, largest=largest, tasks=second.tasks)
 
 # %% ../../nbs/48_models.registry.ipynb #9274cee3
-WEIGHABLE = ("linear", "sparse_linear", "tree", "additive_boosting", "random_forest", "extra_trees")
-WEIGHABLE += ("hist_gradient_boosting", "lightgbm", "xgboost", "catboost")
+WEIGHABLE = ["linear", "sparse_linear", "tree", "additive_boosting", "random_forest", "extra_trees"]
+WEIGHABLE += ["hist_gradient_boosting", "lightgbm", "xgboost", "catboost"]
 
 
 @dataclass(frozen=True)
