@@ -49,6 +49,7 @@ def test_the_least_there_is_has_learnt_something(table):
 def test_a_memory_limit_that_leaves_room_for_linear_models_only(table):
     model = mb.fit(table, "left", memory_gb=0.05, models=["dummy", "linear", "lightgbm", "random_forest"], verbose=False)
     assert model.spec_name in ("linear", "ensemble")
+    assert "memory limit of 0.05 GB was reached, and random_forest, lightgbm were left out" in model.comparison.notes[-1]
     assert all("memory limit of 0.05 GB" in model.comparison.failures[name] for name in ("lightgbm", "random_forest"))
 
 
@@ -159,6 +160,21 @@ def arena_on(frame: pd.DataFrame, **more) -> Arena:
     folds = [(np.flatnonzero(at != k), np.flatnonzero(at == k)) for k in range(3)]
     given = {"schema": schema, "target": target, "metrics": ["log_loss"], "n_jobs": 1} | more
     return Arena(make_plan(schema, problem), frame, target.encode(frame["left"]), folds, **given)
+
+
+def test_roles_of_columns_and_costs_are_obeyed(table):
+    people = table.assign(person=np.repeat(np.arange(80), 5), day=pd.date_range("2024-01-01", periods=400))
+    given: dict[str, Any] = {"models": ["linear"], "ensemble": False, "search_trials": 0, "verbose": False}
+    model = mb.fit(people, "left", columns={"group": "person", "kinds": {"town": "text"}}, costs={"false_positive": 1, "false_negative": 9}, **given)
+    person = people["person"].to_numpy()
+    assert all(not set(person[f.train]) & set(person[f.test]) for f in model.comparison.arena.folds)
+    assert model.schema.columns["town"].kind == "text" and model.threshold < 0.3 and "person" not in model.plan.inputs
+    ordered = mb.fit(people, "left", columns={"time": "day"}, **given)
+    assert all(f.train.max() < f.test.min() for f in ordered.comparison.arena.folds)
+    with pytest.raises(ProblemError, match="grup"):
+        mb.fit(people, "left", columns={"grup": "person"}, **given)
+    with pytest.raises(UsageError, match="columns='person' must be a mapping"):
+        mb.fit(people, "left", columns="person", **given)
 
 
 def test_a_long_table_is_cut_to_what_there_is_time_for_told_and_replayed(table, monkeypatch):

@@ -412,7 +412,7 @@ def _limit_words(self: Arena) -> str:
     if self.stopped:
         return "it was stopped"
     if self.time_limit is not None and self.time_left() <= 0:
-        return f"the time budget of {self.time_limit:g} s was used up"
+        return f"the time budget of {self.budget:g} s was used up"
     return f"the memory limit of {self.memory_gb:g} GB was reached" if self.full() else "the time that is left is too short"
 
 
@@ -542,7 +542,7 @@ def _close_entries(self: Arena) -> None:
     done = [e for e in self.entries.values() if not e.failure and e.fits]
     learnt = [e for e in done if e.spec.family != "baseline"]  # a constant that has all folds must not rule out a model that has some
     self.n_ranked = max((e.depth for e in learnt or done), default=0)
-    words = self.limit_words()
+    words, without = self.limit_words(), []
     if 0 < self.n_ranked < len(self.folds):
         note = f"{words[0].upper()}{words[1:]} after {self.n_ranked} of {len(self.folds)} folds; the scores rest on these."
         self.notes += [] if note in self.notes else [note]
@@ -550,6 +550,9 @@ def _close_entries(self: Arena) -> None:
         if not entry.failure and entry.depth < max(self.n_ranked, 1):
             reached = f"after {entry.depth} of {self.n_ranked} folds" if entry.depth else "before its turn"
             entry.failure = f"not compared: {words} {reached}"
+            without.append(entry.spec.name)
+    if without and "memory" in words:
+        self.notes.append(f"{words[0].upper()}{words[1:]}, and {', '.join(without)} {'was' if len(without) == 1 else 'were'} left out.")
 
 # %% ../../nbs/52_training.arena.ipynb #2ea2c732
 def _record(self: Arena) -> dict[str, Any]:
@@ -662,6 +665,7 @@ class Arena:
         folds, notes = learnable_folds(folds, y, target.classes)
         self.plan, self.y, self.target, self.seed = plan, y, target, seed
         self.time_limit, self.memory_gb, self.began = time_limit, memory_gb, time.perf_counter()
+        self.budget = time_limit  # as people are told it; whoever has used some of it before says so here
         self.folds = [Fold(i, self.rows, y, train, test, plan) for i, (train, test) in enumerate(folds)]
         self.workers = n_jobs if n_jobs > 0 else thread_limit()
         self.n_folds, self.n_ranked = folds_in_time(len(folds), self.rows.size, time_limit, self.workers), 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,10 @@ def _problem_for(frame: pd.DataFrame, source: str, target: str, known: dict[str,
     settled = {k: v for k, v in known.items() if k in ("task", "positive") and v is not None}
     proposed = propose(frame, infer_schema(frame), target, source=source, known=settled).problem
     columns = dict(proposed.get("columns", {}))
-    columns["ignore"] = list(dict.fromkeys([*columns.get("ignore", []), *known["ignore"]]))
-    record = proposed | {"columns": columns} | ({"metric": known["metric"], "success": {}} if known["metric"] else {})
+    given = dict(known.get("columns") or {})
+    columns["ignore"] = list(dict.fromkeys([*columns.get("ignore", []), *given.pop("ignore", []), *known["ignore"]]))
+    said = {"columns": columns | given} | ({"costs": dict(known["costs"])} if known.get("costs") else {})
+    record = proposed | said | ({"metric": known["metric"], "success": {}} if known["metric"] else {})
     record["split"] = record["split"] | {"seed": known["seed"]}
     problem = Problem.from_dict(record)
     problem.check_frame(frame)
@@ -155,6 +157,8 @@ def fit(
     models: Iterable[str] | None = None,  # candidates by name; None takes the portfolio
     choose: str = "best",  # "best", or "simplest" within noise of the best
     ignore: Iterable[str] = (),  # columns not to learn from
+    columns: Mapping[str, Any] | None = None,  # what others are for, as in problem.yaml: {"group": ..., "time": ..., "sensitive": [...], "kinds": {...}}
+    costs: Mapping[str, Any] | None = None,  # of mistakes, as in problem.yaml; the threshold is chosen by them
     interpretable: bool = False,  # only models that a person can follow
     time_limit: float | None = None,  # seconds in all; None tries the whole portfolio on all folds
     memory_gb: float | None = None,  # most memory of this process; None sets no limit
@@ -170,8 +174,9 @@ def fit(
 
     Raises `ProblemError` when the target cannot be predicted, `DataError` when the data cannot be read or no column is left, `UsageError` for a wrong argument.
     """
-    check_kinds_of(models, ignore, n_jobs, replay)
+    check_kinds_of(models, ignore, n_jobs, replay, {"columns": columns, "costs": costs})
     began, known = time.perf_counter(), {"task": task, "positive": positive, "metric": metric, "ignore": list(ignore), "seed": seed}
+    known |= {"columns": columns, "costs": costs}
     check_limits(time_limit, memory_gb)
     with shown_progress(verbose):
         asked = _question(data, target, known)
@@ -179,6 +184,7 @@ def fit(
         left = lambda: None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
         asked, cut = _in_time(asked, left(), _workers(n_jobs), seed, (replay or {}).get("rows"))
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
+        arena.budget = time_limit
         specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable, asked.problem.metrics[0])
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
@@ -193,12 +199,16 @@ def check_kinds_of(
     ignore: Any,
     n_jobs: Any,
     replay: Any = None,
+    tables: Mapping[str, Any] | None = None,  # name -> what must be a mapping, or None
 ) -> None:
     "Refuse a single name where several are expected, whose letters would be taken for names, a count that is none and a record that is none."
     if replay is not None and not isinstance(replay, dict):
         raise UsageError(f"replay must be a record of an earlier fit (model.comparison.arena.record()), not a {type(replay).__name__}.")
     if not isinstance(n_jobs, int):
         raise UsageError(f"n_jobs={n_jobs!r} must be a whole number, such as 2; 0 takes the cores that are there.")
+    for name, value in (tables or {}).items():
+        if value is not None and not isinstance(value, Mapping):
+            raise UsageError(f"{name}={value!r} must be a mapping, as the section {name} of problem.yaml is.")
     for name, value in (("models", models), ("ignore", ignore)):
         if isinstance(value, str):
             raise UsageError(f"{name}={value!r} must be a list of names: {name}=[{value!r}].")
