@@ -101,6 +101,8 @@ def execute_here(path: Path, kept: Path) -> None:
         return cell.cell_type != "code" or "nbdev_export(" in cell.source or bool(re.search(r"^#\|\s*(eval:\s*false|slow)\s*$", cell.source, re.M))
 
     book, shell = read_nb(path), CaptureShell(path)
+    if path.parent.name == "guides":  # their tables are read as sentences: no cell is cut short
+        shell.run_cell("__import__('pandas').set_option('display.max_colwidth', 200)")
     shell.run_all(book, exc_stop=True, preproc=left_out)
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_nb(book, kept.with_suffix(".tmp"))
