@@ -168,7 +168,7 @@ def test_roles_of_columns_and_costs_are_obeyed(table):
     model = mb.fit(people, "left", columns={"group": "person", "kinds": {"town": "text"}}, costs={"false_positive": 1, "false_negative": 9}, **given)
     person = people["person"].to_numpy()
     assert all(not set(person[f.train]) & set(person[f.test]) for f in model.comparison.arena.folds)
-    assert model.schema.columns["town"].kind == "text" and model.threshold < 0.3 and "person" not in model.plan.inputs
+    assert next(c for c in model.schema.columns if c.name == "town").kind == "text" and model.threshold < 0.3 and "person" not in model.plan.inputs
     ordered = mb.fit(people, "left", columns={"time": "day"}, **given)
     assert all(f.train.max() < f.test.min() for f in ordered.comparison.arena.folds)
     with pytest.raises(ProblemError, match="grup"):
