@@ -174,6 +174,7 @@ def test_a_text_needs_no_quotes_on_the_command_line(text):
 
 @MANY
 @given(kinds().flatmap(lambda k: st.tuples(st.just(k), st.lists(values_of(k), min_size=1, max_size=3))))
+@example((Kind("optional", (Kind("str"),)), ["null", None, "none"]))
 def test_values_to_sweep_to_values(typed):
     kind, values = typed
     text = ", ".join(map(yaml_literal, values))

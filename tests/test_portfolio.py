@@ -82,7 +82,7 @@ def test_without_time_there_is_one_round_or_little_more_and_it_replays(kind):
     X, y = table("regression", 400)
     model = build(kind, "regression", X[:300], **{rounds_parameter(build(kind, "regression", X)): 1_000_000})
     start = time.perf_counter()
-    rounds = fit_rounds(model, X[:300], y[:300], X[300:], y[300:], seconds=0.0)
+    rounds = fit_rounds(model, X[:300], y[:300], X[300:], y[300:], seconds=0.0, refuse=False)
     assert 1 <= rounds < 1000 and time.perf_counter() - start < 10
     check(model, X)
     again = clone(model).set_params(**{rounds_parameter(model): rounds}).fit(X[:300], y[:300])

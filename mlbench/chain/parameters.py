@@ -514,7 +514,7 @@ def sweep_values(
             values = _span_values(parameter, **span.groupdict())
         else:
             values = _listed_values(parameter, text)
-        unique = {python_literal(v): v for v in map(parameter.check, values)}
+        unique = {python_literal(v): v for v in (parameter.check(v, exact=True) for v in values)}
     except (ValueError, ArithmeticError) as error:
         words = str(error) if isinstance(error, ParameterError) else f"{parameter.name} over {text!r}: expected {error}"
         raise ParameterError(words) from None

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.linear_model import Lasso
+from sklearn.linear_model import ElasticNet
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -51,8 +51,8 @@ def saga_rounds(
     return int(np.clip(4e8 / max(rows * columns, 1), 20, 400))
 
 # %% ../../nbs/42_models.linear.ipynb #c8ddfbf2
-class SparseLinearRegressor(Lasso):
-    "The lasso on a standardised target (Tibshirani 1996)."
+class SparseLinearRegressor(ElasticNet):
+    "The lasso or the elastic net on a standardised target (Tibshirani 1996)."
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True) -> SparseLinearRegressor:
         "Learn coefficients, in units of the target."
@@ -74,6 +74,6 @@ def sparse_linear_model(
 
     price = sparse_price(rows, columns)
     if task == "regression":
-        return SparseLinearRegressor(alpha=price, max_iter=500, tol=1e-3, random_state=seed)
+        return SparseLinearRegressor(alpha=price, l1_ratio=1.0, max_iter=500, tol=1e-3, random_state=seed)
     C = float(f"{1 / (price * max(rows or 1000, 10)):.4g}")
     return LogisticRegression(l1_ratio=1.0, C=C, solver="saga", max_iter=saga_rounds(rows, columns), tol=1e-3, random_state=seed)

@@ -298,6 +298,7 @@ SECONDS: dict[str, _Second] = {
         largest=SMALL,
     ),
     "extra_trees_wide": _Second({"max_features": 0.75}, "extra trees that see most columns at each split", f"{TABREPO}, r42"),
+    "sparse_linear_mixed": _Second({"l1_ratio": 0.5}, "an elastic net: columns that say the same share the weight", "Zou and Hastie 2005"),
     "linear_strict": _Second({"C": 0.05}, "a linear model that is held back more", "", tasks=CLASSES),
     "linear_firm": _Second({"alpha": 200.0}, "a linear model that is held back more", "", tasks=("regression",)),
 }
@@ -408,8 +409,8 @@ def candidates(
 # %% ../../nbs/48_models.registry.ipynb #1d668f4b
 ORDER = ["dummy", "linear", "lightgbm", "catboost", "extra_trees", "extra_trees_deep", "k_neighbors", "xgboost", "tabm", "svm", "lightgbm_extra"]
 ORDER += ["random_forest", "linear_strict", "linear_firm", "catboost_shallow", "lightgbm_large", "xgboost_deep", "lightgbm_slow", "catboost_quick"]
-ORDER += ["extra_trees_wide", "hist_gradient_boosting", "mlp", "additive_boosting", "sparse_linear"]
-READABLE_ORDER = ["dummy", "linear", "additive_boosting", "tree", "sparse_linear", "one_rule", "linear_strict", "linear_firm"]
+ORDER += ["extra_trees_wide", "hist_gradient_boosting", "mlp", "additive_boosting", "sparse_linear", "sparse_linear_mixed"]
+READABLE_ORDER = ["dummy", "linear", "additive_boosting", "tree", "sparse_linear", "sparse_linear_mixed", "one_rule", "linear_strict", "linear_firm"]
 LOG_SCALE = ("linear", "lightgbm", "catboost", "xgboost", "tabm", "extra_trees", "additive_boosting")  # kinds that are tried on both scales
 WEIGHED = ("linear", "lightgbm", "catboost", "extra_trees")  # kinds that also learn with even classes where answers are counted class by class
 

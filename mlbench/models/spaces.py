@@ -122,6 +122,7 @@ SPACES["linear"] = [_C, _ALPHA]
 SPACES["sparse_linear"] = [
     replace(_C, low=1e-3, high=1e1, help="how many columns may take part: small leaves few"),
     replace(_ALPHA, low=1e-4, high=1.0, help="how many columns are dropped: large leaves few"),
+    Dimension("l1_ratio", 0.1, 1.0, help="1 leaves columns out (lasso); below it columns that say the same share the weight (elastic net)", source=AUTOSKLEARN),
 ]
 
 # %% ../../nbs/49_models.spaces.ipynb #b4bd9e1f
