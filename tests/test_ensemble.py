@@ -31,6 +31,7 @@ from mlbench.training import (
     threshold_figure,
 )
 from mlbench.training.ensemble import _pick, fit_stacker, stack_features, stack_output, usable_members
+from mlbench.training.intervals import corrected_error
 from mlbench.training.scoring import make_scorer
 
 
@@ -442,3 +443,16 @@ def test_costs_of_several_classes_decide_what_is_said(rides):
     assert (model.predict(frame) == "sick").sum() > (plain.codes == model.target.classes.index("sick")).sum()
     assert careful["cost"] < cost_of(plain.y, plain.codes, model.problem.cost_matrix(model.target))
     assert careful["accuracy"] == pytest.approx((model.predict(frame) == frame["state"]).mean())
+
+
+def test_on_two_folds_the_guard_looks_at_blocks_of_rows(monkeypatch):
+    monkeypatch.setattr("mlbench.training.ensemble.ensemble_weights", lambda *given, **named: {"good": 0.5, "bad": 0.5})
+    rng, folds = np.random.default_rng(0), np.arange(4_000) % 2 + 1
+    y = rng.normal(size=4_000)
+    oof = {"good": y + rng.normal(scale=0.2, size=4_000), "bad": y + rng.normal(size=4_000) * np.where(folds == 1, 0.5, 3.0)}
+    made = guarded_ensemble(oof, y, "rmse", folds)
+    assert not made.used and made.weights == {"good": 1.0} and len(made.folds) == 2
+    gaps = made.folds["weights"] - made.folds["single"]
+    assert gaps.mean() < corrected_error(gaps.to_numpy(), 1.0), "two folds alone would have let it pass"
+    few = slice(0, 300)
+    assert guarded_ensemble({m: p[few] for m, p in oof.items()}, y[few], "rmse", folds[few]).used, "six blocks are too few to judge by"

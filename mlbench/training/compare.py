@@ -21,28 +21,28 @@ from ..models.registry import ModelSpec
 from ..problem.metrics import evaluate_metric, metric
 from ..problem.target import Target
 from .arena import Arena
-from .intervals import against_best, corrected_interval
+from .intervals import against_best, block_bootstrap, corrected_interval
 
 # %% auto #0
 __all__ = ['ENSEMBLE', 'choose', 'Comparison', 'compared', 'cross_validate', 'with_ensemble']
 
 # %% ../../nbs/52_training.compare.ipynb #07b745ab
-def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], failures: dict[str, str], names: Sequence[str], ratio: float) -> pd.DataFrame:
+def _leaderboard(scores: pd.DataFrame, specs: Sequence[ModelSpec], failures: dict[str, str], names: Sequence[str], ratio: float, rows: Any) -> pd.DataFrame:
     "The table of models, best first."
     whole = {s.name: s for s in sorted(specs, key=lambda s: s.complexity) if s.name not in failures}
-    own, rows = {name: scores[scores["model"] == name] for name in whole}, []
-    placed = against_best({name: mine[names[0]].to_numpy() for name, mine in own.items()}, names[0], ratio)
+    own, lines = {name: scores[scores["model"] == name] for name in whole}, []
+    placed = against_best({name: mine[names[0]].to_numpy() for name, mine in own.items()}, names[0], ratio, rows)
     for rank, beside in enumerate(placed.to_dict("records"), 1):
         spec = whole[beside["model"]]
         row = {"rank": rank, "model": spec.name, "family": spec.family, "complexity": spec.complexity}
         for name in names:
             row[name], row[f"{name}_low"], row[f"{name}_high"] = corrected_interval(own[spec.name][name], ratio, best=metric(name).best)
-        rows.append(row | {"behind_best": beside["behind"], "p_value": beside["p_value"], "p_holm": beside["corrected"]})
-        rows[-1] |= {"within_noise": not beside["worse"], "error": ""}
+        lines.append(row | {"behind_best": beside["behind"], "p_value": beside["p_value"], "p_holm": beside["corrected"]})
+        lines[-1] |= {"within_noise": not beside["worse"], "error": ""}
     for spec in specs:
         if spec.name in failures:
-            rows.append({"model": spec.name, "family": spec.family, "complexity": spec.complexity, "within_noise": False, "error": failures[spec.name]})
-    return pd.DataFrame(rows).astype({"rank": "Int64"})
+            lines.append({"model": spec.name, "family": spec.family, "complexity": spec.complexity, "within_noise": False, "error": failures[spec.name]})
+    return pd.DataFrame(lines).astype({"rank": "Int64"})
 
 # %% ../../nbs/52_training.compare.ipynb #d3330f33
 def _said(rows: pd.DataFrame, name: str, model: str) -> str:
@@ -197,14 +197,14 @@ def compared(
         raise StageError("Every model failed:\n" + "\n".join(f"  {m}: {e}" for m, e in failures.items()))
     whole = [s.name for s in specs if s.name not in failures]
     scores, times, epochs = _scores_of(arena, whole)
-    board = _leaderboard(scores, specs, failures, arena.metrics, arena.ratio)
-    chosen, simplest, why = choose(board, arena.metrics[0], rule)
-    fold_of_row = np.zeros(len(arena.y), dtype=np.int64)
+    fold_of_row, oof = np.zeros(len(arena.y), dtype=np.int64), {name: arena.oof(name) for name in whole}
     for fold in arena.folds[: arena.n_ranked]:
         fold_of_row[fold.test] = fold.number
+    on_rows = lambda a, b: block_bootstrap(arena.metrics[0], arena.y, oof[a], oof[b], fold_of_row, seed=arena.seed)
+    board = _leaderboard(scores, specs, failures, arena.metrics, arena.ratio, on_rows)
+    chosen, simplest, why = choose(board, arena.metrics[0], rule)
     said = {name: list(dict.fromkeys(w for f in arena.entries[name].fits.values() for w in f.warnings)) for name in whole}
     told = (arena.target, arena.y, fold_of_row, failures, {m: w for m, w in said.items() if w}, list(arena.notes))
-    oof = {name: arena.oof(name) for name in whole}
     about = {s.name: s for s in specs}
     return Comparison(arena.metrics, board, scores, times, oof, epochs, *told, chosen, simplest, why, about, arena, arena.ratio)
 
@@ -257,10 +257,12 @@ def with_ensemble(
     own = found.timings[found.timings["model"].isin([n for n, w in made.weights.items() if w > 0])]
     times = own.groupby("fold")[["fit_seconds", "predict_seconds"]].sum().reset_index().assign(model="ensemble")
     folds, specs = pd.concat([found.folds, pd.DataFrame(scores)], ignore_index=True), found.specs | {"ensemble": ENSEMBLE}
-    board = _leaderboard(folds, list(specs.values()), found.failures, found.metrics, found.ratio)
+    oof = found.oof | {"ensemble": made.oof}
+    on_rows = lambda a, b: block_bootstrap(found.metric, found.y, oof[a], oof[b], found.fold_of_row, seed=seed)
+    board = _leaderboard(folds, list(specs.values()), found.failures, found.metrics, found.ratio, on_rows)
     chosen, simplest, why = choose(board, found.metric, rule)
     if made.used and rule == "best":
         flattered = "" if chosen == "ensemble" else f" The leaderboard flatters `{chosen}`, which was picked for its scores on these very folds."
         chosen, why = "ensemble", made.why + flattered
     again = {"leaderboard": board, "folds": folds, "timings": pd.concat([found.timings, times], ignore_index=True)}
-    return replace(found, **again, oof=found.oof | {"ensemble": made.oof}, specs=specs, chosen=chosen, simplest=simplest, why=why, ensemble=made)
+    return replace(found, **again, oof=oof, specs=specs, chosen=chosen, simplest=simplest, why=why, ensemble=made)

@@ -17,7 +17,7 @@ from ..core.errors import UsageError
 from ..core.show import Facts, number, plural
 from ..problem.metrics import evaluate_metric, metric
 from .fitting import spread
-from .intervals import corrected_difference, corrected_error
+from .intervals import FEW, corrected_difference, corrected_error, held_blocks
 from .scoring import Scorer, make_scorer
 
 # %% auto #0
@@ -331,6 +331,11 @@ def _cross_fit(
     return table.dropna(axis=1), outputs  # a stacking model that could not be fitted everywhere does not compete
 
 
+def _on_blocks(outputs: Mapping[str, np.ndarray], y: np.ndarray, name: str, blocks: Sequence[np.ndarray]) -> pd.DataFrame:
+    "Scores of each way on blocks of rows that had no say."
+    return pd.DataFrame([{way: evaluate_metric(name, y[at], output[at]) for way, output in outputs.items()} for at in blocks]).dropna()
+
+
 def guarded_ensemble(
     oof: Mapping[str, np.ndarray],  # out-of-fold output of each member; nan in rows that no fold tests
     y: np.ndarray,  # true codes or numbers
@@ -351,11 +356,13 @@ def guarded_ensemble(
     if not len(scores):  # the metric has no value in any part, such as a ROC area with one class
         scores, outputs = _cross_fit(mine, y, _steady(name), parts, stack, seed)
         name, sign = _steady(name), -1
-    ratio = 1 / (len(np.unique(parts)) - 1)
-    compared = scores if whole.stacker is not None else scores.drop(columns="stack", errors="ignore")
+    judged, ratio = scores, 1 / (len(np.unique(parts)) - 1)
+    if len(scores) < FEW and len(blocks := held_blocks(parts + 1, seed)) >= 10:
+        judged, ratio = _on_blocks({way: outputs[way] for way in scores}, y, name, blocks), 0.0
+    compared = judged if whole.stacker is not None else judged.drop(columns="stack", errors="ignore")
     way = _pick(compared, sign, len(whole.weights) > 1, ratio, whole.single in readable)
     full = np.full((len(rows), *outputs[way].shape[1:]), np.nan)
     full[rows] = outputs[way]
-    test = corrected_difference(sign * scores[way], sign * scores["single"], ratio)
+    test = corrected_difference(sign * judged[way], sign * judged["single"], ratio)
     weights, stacker = (whole.weights, whole.stacker if way == "stack" else None) if way != "single" else ({whole.single: 1.0}, None)
     return Ensemble(weights, stacker, full, test.mean, test.p_value, _why(way, whole, name, scores, test.p_value), way != "single", whole.single, scores)

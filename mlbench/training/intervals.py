@@ -5,8 +5,8 @@
 # %% ../../nbs/51_training.intervals.ipynb #a865d9d5
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ from ..problem.metrics import as_probabilities, metric
 from .scoring import make_scorer
 
 # %% auto #0
-__all__ = ['corrected_error', 'corrected_interval', 'Difference', 'corrected_difference', 'bootstrap_rows', 'paired_bootstrap',
-           'holm', 'better', 'against_best']
+__all__ = ['FEW', 'BLOCKS', 'LEAST', 'corrected_error', 'corrected_interval', 'Difference', 'corrected_difference',
+           'bootstrap_rows', 'paired_bootstrap', 'holm', 'better', 'held_blocks', 'block_bootstrap', 'against_best']
 
 # %% ../../nbs/51_training.intervals.ipynb #c696c050
 def corrected_error(
@@ -168,16 +168,57 @@ def better(
     first, second = (a, b) if (difference.mean > 0) == metric(name).greater_is_better else (b, a)
     return Sentence(f"`{first}` is better than `{second}`: {ends}.")
 
+# %% ../../nbs/51_training.intervals.ipynb #431a2a8f
+FEW = 4  # folds below which they cannot tell models apart
+BLOCKS, LEAST = 20, 50  # blocks of a fold at most, and rows of a block at least
+
+
+def held_blocks(
+    fold_of_row: np.ndarray,  # which fold tests a row; 0 for none
+    seed: int = 0,  # of the draw
+) -> list[np.ndarray]:  # positions of each block
+    "Deal the rows that each fold holds out into blocks."
+    blocks, rng = [], np.random.default_rng(seed)
+    for fold in sorted(set(np.asarray(fold_of_row).tolist()) - {0}):
+        rows = rng.permutation(np.flatnonzero(fold_of_row == fold))
+        blocks += np.array_split(rows, max(1, min(BLOCKS, len(rows) // LEAST)))
+    return blocks
+
+
+def block_bootstrap(
+    name: str,  # a metric
+    y: np.ndarray,  # true codes or numbers
+    a: np.ndarray,  # out-of-fold output of one model
+    b: np.ndarray,  # of the other
+    fold_of_row: np.ndarray,  # which fold tests a row; 0 for none
+    *,
+    draws: int = 2000,  # samples of blocks
+    seed: int = 0,  # of the draws
+) -> Difference:  # a - b; nan where there are fewer than ten blocks
+    "Compare two models on blocks of held-out rows."
+    a, b = (np.asarray(p, dtype=float) if metric(name).needs == "value" else as_probabilities(p) for p in (a, b))
+    gaps = _gaps(name, np.asarray(y), a, b, held_blocks(fold_of_row, seed))
+    if len(gaps) < 10:
+        return Difference(*(float("nan"),) * 4)
+    means = gaps[np.random.default_rng(seed).integers(0, len(gaps), (draws, len(gaps)))].mean(axis=1)
+    low, high = (float(q) for q in np.quantile(means, [0.025, 0.975]))
+    tails = [(np.sum(side) + 1) / (draws + 1) for side in (means <= 0, means >= 0)]
+    return Difference(float(gaps.mean()), low, high, float(min(1.0, 2 * min(tails))))
+
 # %% ../../nbs/51_training.intervals.ipynb #836b794f
 def against_best(
     scores: Mapping[str, Sequence[float]],  # model -> scores of the metric, one per fold; of equal ones the first wins
     name: str,  # the metric
     ratio: float,  # test rows divided by training rows
+    rows: Callable[[str, str], Difference] | None = None,  # compares two models on rows; asked where folds are too few
 ) -> pd.DataFrame:  # model, mean, behind, p_value, corrected, worse; the best first
     "Every model against the best, corrected for the number of comparisons (Nadeau and Bengio 2003; Holm 1979)."
     means, sign = {m: corrected_interval(np.asarray(s), ratio)[0] for m, s in scores.items()}, -1 if metric(name).greater_is_better else 1
     order = sorted(means, key=lambda m: (np.isnan(means[m]), sign * means[m]))
     gaps = [corrected_difference(np.asarray(scores[m]), np.asarray(scores[order[0]]), ratio) for m in order]
+    if rows is not None and max(map(len, scores.values()), default=0) < FEW:
+        finer = [rows(m, order[0]) for m in order]
+        gaps = [g if np.isnan(f.p_value) else replace(f, mean=g.mean) for g, f in zip(gaps, finer)]
     table = pd.DataFrame({"model": order, "mean": [means[m] for m in order], "behind": [g.mean for g in gaps], "p_value": [g.p_value for g in gaps]})
     table["corrected"] = [1.0, *holm(table["p_value"].to_numpy()[1:])]
     return table.assign(worse=table["corrected"] <= 0.05)
