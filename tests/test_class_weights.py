@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_blend_export import arena_of, blended
-from test_deployment_export import customers
+from test_deployment_export import QUICK, customers
 from test_eject import TARGETS, Case, check_same, well_formed
 
 import mlbench as mb
@@ -17,16 +17,6 @@ from mlbench.models.spaces import check_kinds, check_models
 from mlbench.problem.problem import Problem
 from mlbench.training.lineup import line_up
 from mlbench.training.model import Model
-
-QUICK = {
-    "lightgbm": {"n_estimators": 15},
-    "xgboost": {"n_estimators": 15},
-    "hist_gradient_boosting": {"max_iter": 15},
-    "additive_boosting": {"max_iter": 15},
-    "catboost": {"iterations": 15},
-    "random_forest": {"n_estimators": 8},
-    "extra_trees": {"n_estimators": 8},
-}
 
 
 def weighted(kind: str):

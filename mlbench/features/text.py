@@ -131,13 +131,6 @@ def cut_texts(
     cut = CutTexts(row, tokens.tolist(), counts)
     _remember(texts, cut)
     return cut
-    row, different = pd.factorize(texts)
-    known: dict[str, int] = {}
-    found = [[known.setdefault(token, len(known)) for token in words_of(text)] for text in different]
-    cut = CutTexts(row, list(known), _table(found, len(known)))
-    if len(texts) <= MOST_KEPT:
-        _kept[:] = [(texts, cut), *_kept[: KEPT - 1]]
-    return cut
 
 # %% ../../nbs/32_features.text.ipynb #91462afd
 def learn_words(
