@@ -364,6 +364,11 @@ def test_time_for_a_readable_leader_is_kept_back(table):
         ({"ignore": "a"}, r"ignore=\['a'\]"),
         ({"n_jobs": "two"}, "n_jobs='two' must be a whole number"),
         ({"models": ["lightgbm", "linear"], "interpretable": True}, "lightgbm cannot be read by a person"),
+        ({"replay": 5}, "not a int"),
+        ({"replay": {"rows": "many"}}, "rows='many'.*whole number above 0"),
+        ({"replay": {"rows": -5}}, "rows=-5"),
+        ({"columns": {"ignore": "town"}}, r"ignore=\['town'\]"),
+        ({"columns": ["town"]}, "columns=.*must be a mapping"),
         ({"replay": {"n_folds": 2, "notes": [], "candidates": [{"name": "x"}]}}, "again, failure, folds, kind, params, scale not found"),
     ],
 )

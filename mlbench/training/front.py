@@ -204,12 +204,16 @@ def check_kinds_of(
     "Refuse a single name where several are expected, whose letters would be taken for names, a count that is none and a record that is none."
     if replay is not None and not isinstance(replay, dict):
         raise UsageError(f"replay must be a record of an earlier fit (model.comparison.arena.record()), not a {type(replay).__name__}.")
+    rows = (replay or {}).get("rows", 1)
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise UsageError(f"replay says that rows={rows!r} were learnt from, which must be a whole number above 0. Give the record as it was.")
     if not isinstance(n_jobs, int):
         raise UsageError(f"n_jobs={n_jobs!r} must be a whole number, such as 2; 0 takes the cores that are there.")
     for name, value in (tables or {}).items():
         if value is not None and not isinstance(value, Mapping):
             raise UsageError(f"{name}={value!r} must be a mapping, as the section {name} of problem.yaml is.")
-    for name, value in (("models", models), ("ignore", ignore)):
+    own = ((tables or {}).get("columns") or {}).get("ignore", ())
+    for name, value in (("models", models), ("ignore", ignore), ("ignore", own)):
         if isinstance(value, str):
             raise UsageError(f"{name}={value!r} must be a list of names: {name}=[{value!r}].")
 
