@@ -302,6 +302,16 @@ def test_the_time_of_features_is_taken_off_before_time_is_shared_out(table):
     assert arena.seconds_for("linear", 1) == 16.0 and arena.seconds_for("trees", 9) == pytest.approx((60 - 18) * SHARE / 3)
 
 
+@pytest.mark.parametrize(("workers", "folds", "waiting"), [(1, 3, 9), (2, 5, 9), (2, 4, 2), (2, 5, 1), (4, 5, 1), (1, 2, 3)])
+def test_every_fold_of_a_candidate_is_given_the_same_time(table, workers, folds, waiting):
+    arena, left, given = arena_on(table, time_limit=100.0), 60.0, []
+    arena.workers, arena.n_folds = workers, folds
+    for position in range(0, folds, workers):  # a round of fits side by side, each using all that it may
+        given.append(timed(arena, left).seconds_for("trees", waiting, position))
+        left -= given[-1]
+    assert given == pytest.approx([given[0]] * len(given)) and left >= -1e-9
+
+
 def test_features_that_take_long_leave_fewer_folds_and_keep_candidates_out(table):
     arena = timed(arena_on(table, time_limit=100.0), 60.0)
     assert arena.fewer_folds({"linear", "trees"}) == 3

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -258,13 +259,13 @@ def _features_ahead(self: Arena, style: str) -> float:
     return missing * float(np.mean(known)) if known else 0.0
 
 
-def _seconds_for(self: Arena, style: str, waiting: int) -> float | None:
-    "Time for one fit of a candidate, when so many wait for their turn, itself included."
-    left = self.time_left()
-    if left == float("inf"):
+def _seconds_for(self: Arena, style: str, waiting: int, position: int = 0) -> float | None:
+    "Time for one fit of a candidate, when so many wait for their turn, itself included: as long on its last fold as on its first."
+    if self.time_left() == float("inf"):
         return None
-    share = max(SHARE, 1.0 / max(waiting, 1))
-    return max((left * self.workers - self.features_ahead(style)) * share / self.n_folds, LEAST)
+    left, done = self.time_left() - self.features_ahead(style) / self.workers, position // self.workers
+    share, rounds = max(SHARE, 1.0 / max(waiting, 1)), self.n_folds / self.workers
+    return max(min(share * left / max(rounds - share * done, share), left / max(math.ceil(rounds) - done, 1)), LEAST)
 
 
 def _time_left(self: Arena) -> float:
@@ -335,7 +336,7 @@ def _work(self: Arena, entry: Entry, fold: Fold, key: str | None, waiting: int, 
         _ready_torch()
     if late():
         return None
-    allowed = self.seconds_for(spec.style, waiting) if seconds is None else seconds
+    allowed = self.seconds_for(spec.style, waiting, fold.position) if seconds is None else seconds
     if needed and allowed is not None:
         allowed = max(allowed, NEEDED)
     with ended_by(self.ending):
