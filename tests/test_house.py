@@ -87,16 +87,18 @@ def test_the_version_is_the_one_of_the_settings():
 
 
 def test_an_import_from_above_is_found(tmp_path):
-    "The check itself: a chain module that imports training, a data module that loads torch, a module that reads the environment."
+    "The check itself: a chain module that imports training, a data module that loads torch, a registry that loads networks."
     for name, text in {
         "chain/runner.py": "from ..training.model import Model\n",
         "data/schema.py": "import torch\ndef f():\n    import shap\n",
+        "models/loop.py": "import torch\nfrom mlbench.models.layers import Drop\n",
+        "models/registry.py": "from mlbench.models.loop import Trainer\ndef f():\n    from mlbench.models.layers import Drop\n",
         "models/linear.py": "import os\nx = os.environ['HOME']\ndef g():\n    from mlbench.eda import quality\n",
     }.items():
         (tmp_path / "mlbench" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "mlbench" / name).write_text(text)
     found = house.floor_mistakes(tmp_path)
-    assert [line.split(" imports ")[1].split(",")[0].split(" when")[0] for line in found] == ["mlbench.training.model", "torch", "mlbench.eda"]
+    assert [line.split(" imports ")[1].split(",")[0].split(" when")[0] for line in found] == ["mlbench.training.model", "torch", "mlbench.eda", "mlbench.models.loop"]
     assert len(house.environment_mistakes(tmp_path)) == 1
 
 
