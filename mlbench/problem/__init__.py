@@ -26,5 +26,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "cost_of": "mlbench.problem.costs",
         "decide": "mlbench.problem.costs",
         "least_cost": "mlbench.problem.costs",
+        "Span": "mlbench.problem.spans",
+        "span_f1": "mlbench.problem.spans",
+        "span_report": "mlbench.problem.spans",
+        "spans_of": "mlbench.problem.spans",
     },
 )
