@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError, did_you_mean, nearest
@@ -14,10 +15,14 @@ from ..core.errors import UsageError, did_you_mean, nearest
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
+    from mlbench.data.parts import Part
+
 # %% auto #0
-__all__ = ['TASKS', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS',
-           'KINDS', 'WEIGHABLE', 'WAYS', 'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'Setting',
-           'ModelSpec', 'portfolio_spec', 'Way', 'in_way', 'model_spec', 'candidates', 'portfolio']
+__all__ = ['TASKS', 'PATCH_C', 'PATCH_ALPHA', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'TEXT', 'IMAGE', 'BAYES_WORDS', 'MEDIA',
+           'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS', 'KINDS', 'WEIGHABLE', 'WAYS',
+           'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'TEXT_ORDER', 'IMAGE_ORDER', 'MIXED_ORDER',
+           'QUICK_MS', 'Setting', 'ModelSpec', 'portfolio_spec', 'Way', 'in_way', 'model_spec', 'candidates',
+           'portfolio']
 
 # %% ../../nbs/48_models.registry.ipynb #28393f90
 TASKS = ("binary", "multiclass", "regression")
@@ -35,6 +40,8 @@ class Setting:
     categories: tuple[int, ...] = ()  # positions of the features that hold codes of categories
     n_classes: int | None = None  # of the problem; None for regression
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)  # replace the defaults, under the estimator's own names
+    parts: tuple[Part, ...] = ()  # what a row consists of, in the style "parts"; empty when unknown
+    device: str = "auto"  # that networks learn on: "auto", "cpu" or "cuda"
 
     def made(self, kind: Callable[..., BaseEstimator], **defaults: Any) -> BaseEstimator:
         "An estimator with its defaults, changed where `params` says so."
@@ -47,7 +54,7 @@ class ModelSpec:
 
     name: str  # as written in parameters
     family: str  # baseline, linear, neighbours, kernel, tree, forest, boosting or neural
-    style: str  # features it wants: "trees", "linear" or "native"
+    style: str  # features it wants: "trees", "linear", "native", "words" or "parts"
     complexity: int  # 0 is the simplest
     why: str  # what it is and why it is tried
     source: str  # where the method comes from
@@ -58,6 +65,7 @@ class ModelSpec:
     scale: str = "identity"  # that it learns on: "log" or "power" for values, "balanced" for classes; see `training.scales`
     largest: int | None = None  # rows above which it is not tried; None for no limit
     base: str = ""  # the kind that it is a variant of; empty for the kind itself
+    needs: frozenset[str] = frozenset()  # kinds of columns, of which the table must have one for it to be tried unasked
 
     def build(
         self,
@@ -68,12 +76,15 @@ class ModelSpec:
         columns: int = 0,  # columns that it will see; 0 when unknown
         rows: int = 0,  # rows that it will learn from; 0 when unknown
         categories: Iterable[int] = (),  # positions of codes of categories, in the style "native"
+        parts: Iterable[Part] = (),  # what a row consists of, in the style "parts"
+        device: str = "auto",  # that networks learn on
         **params: Any,  # settings that replace those of the candidate
     ) -> BaseEstimator:  # not fitted
         "A new estimator; raises `UsageError` when the model does not do this task."
         if task not in self.tasks:
             raise UsageError(f"{self.name} does not do the task {task!r}; it does {', '.join(self.tasks)}.")
-        return self.make(Setting(task, seed, n_jobs, rows, columns, tuple(categories), n_classes, dict(self.params) | params))
+        given = dict(self.params) | params
+        return self.make(Setting(task, seed, n_jobs, rows, columns, tuple(categories), n_classes, given, tuple(parts), device))
 
     def variant(
         self,
@@ -208,6 +219,38 @@ def _tabm(given: Setting) -> Any:
 
     return given.made(TabMRegressor if given.task == "regression" else TabMClassifier, random_state=given.seed)
 
+# %% ../../nbs/48_models.registry.ipynb #0b3c15e7
+def _word_linear(given: Setting) -> Any:
+    "A linear model of words and pairs of words."
+    from mlbench.models.wordlinear import WordLinearClassifier, WordLinearRegressor
+
+    return given.made(WordLinearRegressor if given.task == "regression" else WordLinearClassifier, random_state=given.seed)
+
+
+PATCH_C, PATCH_ALPHA = 0.01, 1000.0  # how strongly a linear model of thousands of patch features is held back
+
+
+def _patch_linear(given: Setting) -> Any:
+    "A linear model of patches of pictures."
+    from mlbench.models.linear import linear_model
+
+    model = linear_model(given.task, given.seed)
+    held = {"alpha": PATCH_ALPHA} if given.task == "regression" else {"C": PATCH_C, "tol": 1e-3}
+    return model.set_params(**(held | dict(given.params)))
+
+
+def _network(given: Setting, name: str = "auto") -> Any:
+    "A network whose shape follows the parts of a row."
+    from mlbench.models.deep import DeepClassifier, DeepRegressor
+
+    kind = DeepRegressor if given.task == "regression" else DeepClassifier
+    return given.made(kind, network=name, parts=given.parts, device=given.device, random_state=given.seed)
+
+
+def _word_bag(given: Setting) -> Any:
+    "The mean of what each word stands for."
+    return _network(given, "bag")
+
 # %% ../../nbs/48_models.registry.ipynb #42f0a14a
 SMALL, MIDDLE = 5_000, 20_000
 PLAIN = [
@@ -228,7 +271,7 @@ PLAIN = [
     ModelSpec("additive_boosting", "boosting", "trees", 3, "a sum of one curve per column", "Lou et al. 2013", _additive, readable=True),
 ]
 
-# %% ../../nbs/48_models.registry.ipynb #2f13fa68
+# %% ../../nbs/48_models.registry.ipynb #fbd1d04d
 OTHERS = [
     ModelSpec("k_neighbors", "neighbours", "linear", 3, "the most similar rows decide", "Fix and Hodges 1951", _k_neighbors, largest=MIDDLE),
     ModelSpec("svm", "kernel", "linear", 4, "a smooth border drawn by the rows near it", "Cortes and Vapnik 1995", _svm, largest=SMALL),
@@ -241,7 +284,17 @@ OTHERS = [
     ModelSpec("mlp", "neural", "linear", 5, "a small neural network with early stopping", "Rumelhart, Hinton and Williams 1986", _mlp),
     ModelSpec("tabm", "neural", "linear", 6, "many networks that share their weights, on numbers bent piece by piece", "Gorishniy et al. 2025", _tabm),
 ]
-MODELS = PLAIN + OTHERS
+
+# %% ../../nbs/48_models.registry.ipynb #6b910503
+TEXT, IMAGE = frozenset({"text"}), frozenset({"image"})
+BAYES_WORDS = "a linear model of words and pairs of words, each scaled by how much it tells"
+MEDIA = [
+    ModelSpec("word_linear", "linear", "words", 2, BAYES_WORDS, "Wang and Manning 2012", _word_linear, needs=TEXT),
+    ModelSpec("patch_linear", "linear", "linear", 3, "a linear model of what patches of a picture show", "Coates, Lee and Ng 2011", _patch_linear, needs=IMAGE),
+    ModelSpec("word_bag", "neural", "parts", 5, "the mean of what each word and pair of words stands for", "Joulin et al. 2016", _word_bag, needs=TEXT),
+    ModelSpec("network", "neural", "parts", 7, "a network that reads words, looks at pictures and joins the rest", "", _network, needs=TEXT | IMAGE),
+]
+MODELS = sorted(PLAIN + OTHERS + MEDIA, key=lambda spec: spec.complexity)
 
 # %% ../../nbs/48_models.registry.ipynb #690151c5
 CLASSES = ("binary", "multiclass")
@@ -321,7 +374,7 @@ def portfolio_spec(
 
 # %% ../../nbs/48_models.registry.ipynb #9274cee3
 WEIGHABLE = ["linear", "sparse_linear", "tree", "additive_boosting", "random_forest", "extra_trees"]
-WEIGHABLE += ["hist_gradient_boosting", "lightgbm", "xgboost", "catboost"]
+WEIGHABLE += ["hist_gradient_boosting", "lightgbm", "xgboost", "catboost", "word_linear"]
 
 
 @dataclass(frozen=True)
@@ -399,25 +452,46 @@ def candidates(
     if task not in TASKS:
         raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
     if names is None:
-        return [s for s in MODELS if task in s.tasks and (s.readable if readable else s.name in USUAL)]
+        return [s for s in MODELS if task in s.tasks and not s.needs and (s.readable if readable else s.name in USUAL)]
     left = _wanted(task, names, readable)
     if not left:
         able = ", ".join(s.name for s in MODELS if task in s.tasks and (s.readable or not readable))
         raise UsageError(f"No model is left to compare: none was named. Name at least one of {able} in models.")
     return left
 
-# %% ../../nbs/48_models.registry.ipynb #1d668f4b
+# %% ../../nbs/48_models.registry.ipynb #6e7ddc43
 ORDER = ["dummy", "linear", "lightgbm", "catboost", "extra_trees", "extra_trees_deep", "k_neighbors", "xgboost", "tabm", "svm", "lightgbm_extra"]
 ORDER += ["random_forest", "linear_strict", "linear_firm", "catboost_shallow", "lightgbm_large", "xgboost_deep", "lightgbm_slow", "catboost_quick"]
 ORDER += ["extra_trees_wide", "hist_gradient_boosting", "mlp", "additive_boosting", "sparse_linear", "sparse_linear_mixed"]
 READABLE_ORDER = ["dummy", "linear", "additive_boosting", "tree", "sparse_linear", "sparse_linear_mixed", "one_rule", "linear_strict", "linear_firm"]
 LOG_SCALE = ("linear", "lightgbm", "catboost", "xgboost", "tabm", "extra_trees", "additive_boosting")  # kinds that are tried on both scales
-WEIGHED = ("linear", "lightgbm", "catboost", "extra_trees")  # kinds that also learn with even classes where answers are counted class by class
+WEIGHED = ("linear", "lightgbm", "catboost", "extra_trees", "word_linear")  # kinds that also learn with even classes where answers are counted class by class
+
+# %% ../../nbs/48_models.registry.ipynb #3dcf97e5
+TEXT_ORDER = ["dummy", "word_linear", "linear", "word_bag", "network"]  # a text, and nothing beside it
+IMAGE_ORDER = ["dummy", "word_linear", "patch_linear", "word_bag", "network"]  # a picture, and perhaps a text
+MIXED_ORDER = ["dummy", "word_linear", "patch_linear", "lightgbm", "word_bag", "network"]  # a picture, and plain columns
+QUICK_MS = 3.0  # milliseconds for an answer, below which no large network is tried
+
+
+def _order(kinds: Mapping[str, int], readable: bool, latency_ms: float | None) -> list[str]:
+    "The names of the portfolio for a table with these kinds of columns."
+    has, plain = {k for k, n in kinds.items() if n}, {k for k, n in kinds.items() if n} - TEXT - IMAGE
+    if readable:
+        return READABLE_ORDER
+    if not has & (TEXT | IMAGE):
+        return ORDER
+    if has & IMAGE:
+        names = MIXED_ORDER if plain else IMAGE_ORDER
+    else:
+        names = [*ORDER[:2], "word_linear", *ORDER[2:4], "word_bag", "network", *ORDER[4:]] if plain else TEXT_ORDER
+    return [n for n in names if n != "network" or latency_ms is None or latency_ms >= QUICK_MS]
 
 # %% ../../nbs/48_models.registry.ipynb #f1e2f997
-def _suits(spec: ModelSpec, task: str, rows: int, columns: int, families: set[str] | None) -> bool:
+def _suits(spec: ModelSpec, task: str, rows: int, columns: int, families: set[str] | None, kinds: Mapping[str, int]) -> bool:
     "Whether a candidate is worth trying on a table."
-    if task not in spec.tasks:
+    asked = families is not None and (spec.base or spec.name) in families
+    if task not in spec.tasks or (spec.needs and not asked and not any(kinds.get(k) for k in spec.needs)):
         return False
     if spec.largest is not None and rows > spec.largest or (spec.name == "k_neighbors" and columns > 500):
         return False
@@ -434,6 +508,8 @@ def portfolio(
     skewed: bool = False,  # whether a regression target is so skewed that a logarithmic scale is worth a try
     crowded: bool = False,  # whether it crowds below its maximum, so that a power is worth a try
     uneven: bool = False,  # whether classes are so uneven, and counted one by one, that weights are worth a try
+    kinds: Mapping[str, int] = MappingProxyType({}),  # how many columns of each kind models see; empty for a table without texts and pictures
+    latency_ms: float | None = None,  # time that an answer may take; None for no limit
 ) -> list[ModelSpec]:  # first what gives most for its time
     "Strong fixed settings for a table, cheap ones first; raises `UsageError` for unknown names, and when none is left."
     if task not in TASKS:
@@ -443,8 +519,9 @@ def portfolio(
     for name in sorted(wanted or ()):
         if name not in known:
             raise UsageError(f"there is no kind or family of models {name!r}. {did_you_mean(name, known)}")
-    names = READABLE_ORDER if readable else ORDER + sorted((wanted or set()) & {s.name for s in MODELS} - set(ORDER))
-    found = [s for s in map(portfolio_spec, names) if _suits(s, task, rows, columns, wanted)]
+    names = _order(kinds, readable, latency_ms)
+    names = names if readable else names + sorted((wanted or set()) & {s.name for s in MODELS} - set(names))
+    found = [s for s in map(portfolio_spec, names) if _suits(s, task, rows, columns, wanted, kinds)]
     if not [s for s in found if s.name != "dummy"]:
         raise UsageError(f"No model is left: {', '.join(sorted(wanted or ()))} and the limits of this table leave none. Name more in families.")
     ways = ["log"] * skewed + ["power"] * crowded if task == "regression" else ["weighted"] * uneven

@@ -230,7 +230,7 @@ def _fit_forest(estimator: Any, X: Any, y: Any, seconds: float | None) -> None:
     estimator.set_params(n_estimators=wanted, warm_start=False)
 
 # %% ../../nbs/41_models.rounds.ipynb #57fa9861
-ROUNDS = ("iterations", "n_estimators", "max_epochs", "max_iter")
+ROUNDS = ("steps", "iterations", "n_estimators", "max_epochs", "max_iter")
 FORESTS = ("RandomForest", "ExtraTrees")
 
 
@@ -258,6 +258,8 @@ def _rounds_kept(estimator: Any) -> int | None:
     kind = _kind(estimator)
     if kind == "plain":
         return None
+    if hasattr(estimator, "replay_parameters_"):
+        return int(estimator.replay_parameters_()["steps"])
     return len(estimator.estimators_) if kind == "forest" else int(estimator.n_estimators_ if kind == "lightgbm" else estimator.n_iter_)
 
 # %% ../../nbs/41_models.rounds.ipynb #a1214165
@@ -411,6 +413,8 @@ def replay_parameters(
     rounds, name = _rounds_kept(estimator), rounds_parameter(estimator)
     if rounds is None or name is None:
         return {"max_iter": iterations_allowed(estimator)} if _used_up(estimator) else {}
+    if hasattr(estimator, "replay_parameters_"):
+        return dict(estimator.replay_parameters_())
     own = estimator.get_params(deep=False)
     found: dict[str, Any] = {name: rounds}
     if "learning_rate" in own:

@@ -239,6 +239,29 @@ SPACES["tabm"] = [
     Dimension("pieces", 4, 64, log=True, help="pieces that a column is bent in", unit="pieces", source=f"{TABARENA}, TabM (2 to 128)"),
 ]
 
+# %% ../../nbs/49_models.spaces.ipynb #9b0ffdc0
+SPACES["word_linear"] = [
+    replace(_C, low=1e-2, high=1e2, source="Wang and Manning 2012, widened"),
+    replace(_ALPHA, low=1e-1, high=1e3),
+    Dimension("smoothing", 0.1, 10.0, log=True, help="added to the counts of each word: large trusts rare words less", source="Wang and Manning 2012 (1), widened"),
+]
+SPACES["patch_linear"] = [replace(_C, low=1e-4, high=1.0, source="Coates, Lee and Ng 2011"), replace(_ALPHA, low=1e1, high=1e5)]
+_SOFT = Dimension(
+    "label_smoothing", 0.0, 0.2, help="share of each label that all classes are given", unit="share", source="Szegedy et al. 2016 (0.1), widened", tasks=CLASSES
+)
+SPACES["word_bag"] = [
+    replace(_ADAMW, low=1e-3, high=3e-2, source="Joulin et al. 2016, for AdamW"),
+    replace(_DECAY, high=0.3),
+    replace(_DROPOUT, high=0.7, help="words left out in each step", unit="share of words"),
+    Dimension("embedding", 16, 256, log=True, help="numbers that a word becomes", unit="numbers", source="Joulin et al. 2016 (10 to 300)"),
+]
+SPACES["network"] = [
+    replace(_ADAMW, low=5e-4, high=1e-2, source="Loshchilov and Hutter 2019 and Liu et al. 2022, for minutes in place of days"),
+    replace(_DECAY, low=1e-3, high=0.3),
+    _DROPOUT,
+    _SOFT,
+]
+
 # %% ../../nbs/49_models.spaces.ipynb #7c0d3a46
 def space(
     kind: str,  # such as "lightgbm"
