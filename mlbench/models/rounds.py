@@ -259,7 +259,8 @@ def _rounds_kept(estimator: Any) -> int | None:
     if kind == "plain":
         return None
     if hasattr(estimator, "replay_parameters_"):
-        return int(estimator.replay_parameters_()["steps"])
+        steps = estimator.replay_parameters_()["steps"]
+        return int(steps[-1][1] if isinstance(steps, tuple | list) else steps)
     return len(estimator.estimators_) if kind == "forest" else int(estimator.n_estimators_ if kind == "lightgbm" else estimator.n_iter_)
 
 # %% ../../nbs/41_models.rounds.ipynb #a1214165

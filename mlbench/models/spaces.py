@@ -243,7 +243,7 @@ SPACES["tabm"] = [
 SPACES["word_linear"] = [
     replace(_C, low=1e-2, high=1e2, source="Wang and Manning 2012, widened"),
     replace(_ALPHA, low=1e-1, high=1e3),
-    Dimension("smoothing", 0.1, 10.0, log=True, help="added to the counts of each word: large trusts rare words less", source="Wang and Manning 2012 (1), widened"),
+    Dimension("smoothing", 0.1, 10.0, log=True, help="added to the counts of a word: large trusts rare ones less", source="Wang and Manning 2012, widened"),
 ]
 SPACES["patch_linear"] = [replace(_C, low=1e-4, high=1.0, source="Coates, Lee and Ng 2011"), replace(_ALPHA, low=1e1, high=1e5)]
 _SOFT = Dimension(

@@ -34,8 +34,13 @@ def settled(
     for fit in entry.fits.values():
         for parameter, value in fit.again.items():
             again.setdefault(parameter, []).append(value)
-    middle = {p: type(v[0])(np.median(v)) if isinstance(v[0], int | float) else v[0] for p, v in again.items()}
+    middle = {p: _middle(values) for p, values in again.items()}
     return entry.spec.variant(name, middle)
+
+
+def _middle(values: list[Any]) -> Any:
+    "The median of numbers, in the type of the first; the first of anything else."
+    return type(values[0])(np.median(values)) if all(isinstance(v, int | float) for v in values) else values[0]
 
 # %% ../../nbs/57_training.chosen.ipynb #022bec8e
 def _temperature(found: Comparison, name: str) -> tuple[float, str]:

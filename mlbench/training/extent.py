@@ -6,22 +6,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from ..data.schema import Schema, conform
-from ..features.blocks import STYLES
 from ..features.plan import FeaturePlan
 from ..features.sharing import SharedFits
 
 # %% auto #0
-__all__ = ['LARGE', 'TRIED', 'SHARE', 'MOST', 'ENOUGH', 'FeatureCost', 'feature_cost', 'rows_in_time', 'kept_rows']
+__all__ = ['LARGE', 'TRIED', 'PLAIN_STYLES', 'SHARE', 'MOST', 'ENOUGH', 'FeatureCost', 'feature_cost', 'rows_in_time',
+           'kept_rows']
 
 # %% ../../nbs/51_training.extent.ipynb #0342a693
 LARGE = 1_000_000  # cells up to which a table is learnt from whole
 TRIED = 10_000  # rows of the larger trial; the other one has a fifth
+PLAIN_STYLES = ("trees", "linear", "native")  # what the models of a table without texts and pictures want
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class FeatureCost:
     row: float  # for each row
 
 
-def _seconds(plan: FeaturePlan, rows: pd.DataFrame, y: np.ndarray, schema: Schema, tried: int) -> tuple[int, float]:
+def _seconds(plan: FeaturePlan, rows: pd.DataFrame, y: np.ndarray, schema: Schema, tried: int, styles: Iterable[str]) -> tuple[int, float]:
     "Rows of a trial, and the seconds that it took."
     some = np.linspace(0, len(rows) - 1, min(tried, len(rows))).astype(int)
     held = np.arange(len(some)) % 5 == 4
     start, shared = time.perf_counter(), SharedFits(plan)
     seen = conform(rows.iloc[some], schema, plan.inputs)
-    for style in STYLES:
+    for style in styles:
         shared.made(style, seen[~held], y[some][~held], seen[held])
     return len(some), time.perf_counter() - start
 
@@ -49,9 +51,10 @@ def feature_cost(
     y: np.ndarray,  # class codes or values
     schema: Schema,  # the columns' kinds
     tried: int = TRIED,  # rows of the larger trial
+    styles: Sequence[str] = PLAIN_STYLES,  # that models will ask for
 ) -> FeatureCost:
     "What features will take, from two trials."
-    (many, long), (few, short) = (_seconds(plan, rows, y, schema, size) for size in (tried, max(tried // 5, 50)))
+    (many, long), (few, short) = (_seconds(plan, rows, y, schema, size, styles) for size in (tried, max(tried // 5, 50)))
     row = max(long - short, 0.1 * long) / max(many - few, 1)
     return FeatureCost(max(short - few * row, 0.0), row)
 

@@ -31,8 +31,8 @@ from ..problem.target import Target, make_target
 from .arena import Arena
 from .chosen import fit_chosen
 from .compare import Comparison, compared, with_ensemble
-from .extent import LARGE, feature_cost, kept_rows, rows_in_time
-from .lineup import line_up
+from .extent import LARGE, PLAIN_STYLES, feature_cost, kept_rows, rows_in_time
+from .lineup import allowed_latency, column_kinds, line_up
 from .model import Model
 from .search import kinds_to_search, search
 
@@ -110,12 +110,26 @@ def _workers(n_jobs: int) -> int:
     return n_jobs if n_jobs > 0 else thread_limit()
 
 
+def _competitors(asked: _Question, models: Iterable[str] | None, readable: bool) -> list[ModelSpec]:
+    "The candidates for a question."
+    problem, kinds = asked.problem, column_kinds(asked.plan)
+    more: dict[str, Any] = {"kinds": kinds, "device": problem.constraints.device, "latency_ms": allowed_latency(problem.criteria())}
+    return line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, readable, problem.metrics[0], **more)
+
+
+def _styles(asked: _Question) -> list[str]:
+    "Styles of features that the candidates want; without texts and pictures, those of all models of plain columns."
+    if not asked.plan.of_kind("text", "image"):
+        return list(PLAIN_STYLES)
+    return list(dict.fromkeys(spec.style for spec in _competitors(asked, None, False)))
+
+
 def _in_time(asked: _Question, seconds: float | None, workers: int, seed: int, given: int | None = None) -> tuple[_Question, list[str]]:
     "A long table cut to the rows that there is time for, or to the number that an earlier call took; and a note about it."
     rows, folds = len(asked.rows), asked.problem.fold_settings()["folds"]
     if given is None and (seconds is None or rows * len(asked.plan.inputs) <= LARGE):
         return asked, []
-    count = given or rows_in_time(feature_cost(asked.plan, asked.rows, asked.y, asked.schema), folds, seconds or 0.0, workers)
+    count = given or rows_in_time(feature_cost(asked.plan, asked.rows, asked.y, asked.schema, styles=_styles(asked)), folds, seconds or 0.0, workers)
     if count >= rows:
         return asked, []
     kept = kept_rows(asked.y, count, bool(asked.target.classes), seed)
@@ -185,7 +199,7 @@ def fit(
         asked, cut = _in_time(asked, left(), _workers(n_jobs), seed, (replay or {}).get("rows"))
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
         arena.budget = time_limit
-        specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable, asked.problem.metrics[0])
+        specs = _competitors(asked, models, interpretable)
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found

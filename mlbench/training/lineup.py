@@ -5,16 +5,23 @@
 # %% ../../nbs/51_training.lineup.ipynb #ce591dc2
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..features.plan import FeaturePlan
 from ..models.registry import ModelSpec, candidates, portfolio
+from ..problem.criteria import Criterion
 from ..problem.metrics import metric
 
 # %% auto #0
-__all__ = ['LONG_TAIL', 'COUNTED', 'UNEVEN', 'has_long_tail', 'wants_weights', 'line_up', 'line_up_table']
+__all__ = ['LONG_TAIL', 'COUNTED', 'UNEVEN', 'has_long_tail', 'wants_weights', 'column_kinds', 'allowed_latency', 'line_up',
+           'line_up_table']
 
 # %% ../../nbs/51_training.lineup.ipynb #fb2b34bf
 LONG_TAIL = 1.0
@@ -27,7 +34,6 @@ def has_long_tail(
     centred = np.asarray(y, dtype=np.float64) - np.mean(y)
     spread = float(np.sqrt(np.mean(centred**2)))
     return bool(spread > 0 and np.mean(centred**3) / spread**3 > LONG_TAIL)
-
 
 # %% ../../nbs/51_training.lineup.ipynb #1ae5df20
 COUNTED = ("balanced_accuracy", "f1", "f1_macro", "mcc", "cohen_kappa")  # metrics that count answers class by class
@@ -45,7 +51,26 @@ def wants_weights(
         return False
     return bool(len(counts) > 2 and counts.min() < UNEVEN * len(y) / len(counts))
 
-# %% ../../nbs/51_training.lineup.ipynb #a1b0d25f
+# %% ../../nbs/51_training.lineup.ipynb #76da5117
+def column_kinds(
+    plan: FeaturePlan,  # what each column becomes
+) -> dict[str, int]:  # kind -> columns that are used
+    "How many columns of each kind models see."
+    return dict(Counter(c.kind for c in plan.columns if c.use))
+
+
+def allowed_latency(
+    criteria: Iterable[Criterion],  # of the problem
+) -> float | None:  # milliseconds; None without a criterion on latency
+    "The time that one answer may take."
+    return min((c.value for c in criteria if c.metric.startswith("latency")), default=None)
+
+
+def _on_device(spec: ModelSpec, device: str) -> ModelSpec:
+    "The same candidate on the device of the problem."
+    return spec if device == "auto" or spec.style != "parts" else replace(spec, params=dict(spec.params) | {"device": device})
+
+# %% ../../nbs/51_training.lineup.ipynb #3157de1e
 def line_up(
     task: str,  # "binary", "multiclass" or "regression"
     y: np.ndarray,  # class codes or values
@@ -53,14 +78,20 @@ def line_up(
     names: Iterable[str] | None = None,  # candidates by name; none at all takes the portfolio
     readable: bool = False,  # only models that a person can follow
     chooser: str | None = None,  # metric that chooses; None for one that judges probabilities or values
+    kinds: Mapping[str, int] = MappingProxyType({}),  # columns of each kind that models see, from `column_kinds`
+    device: str = "auto",  # that networks on texts and pictures learn on: "auto", "cpu" or "cuda"
+    latency_ms: float | None = None,  # time that an answer may take; None for no limit
 ) -> list[ModelSpec]:  # in the order of their turns
     "The candidates for a table; raises `UsageError` for an unknown name."
     wanted = list(names or [])
     if wanted:
-        return candidates(task, wanted, readable)
+        return [_on_device(spec, device) for spec in candidates(task, wanted, readable)]
+    known: dict[str, Any] = {"readable": readable, "kinds": kinds, "latency_ms": latency_ms}
     if task != "regression":
-        return portfolio(task, len(y), columns, readable=readable, uneven=wants_weights(y, chooser))
-    return portfolio(task, len(y), columns, readable=readable, skewed=has_long_tail(y), crowded=has_long_tail(-np.asarray(y)))
+        found = portfolio(task, len(y), columns, uneven=wants_weights(y, chooser), **known)
+    else:
+        found = portfolio(task, len(y), columns, skewed=has_long_tail(y), crowded=has_long_tail(-np.asarray(y)), **known)
+    return [_on_device(spec, device) for spec in found]
 
 
 def line_up_table(
