@@ -59,6 +59,7 @@ class ThreeConvolutions(nn.Module):
         part: Part,  # pixels
         width: int = 32,  # channels of the first convolution; each later one has twice as many, and the last as many as the one before
         depth: int = 3,  # convolutions
+        dropout: float = 0.1,  # share of the values switched off in training
     ):
         super().__init__()
         height, across, channels = part.shape
@@ -69,7 +70,7 @@ class ThreeConvolutions(nn.Module):
             layers += [nn.Conv2d(channels, wider, 3, padding=1, bias=False), nn.BatchNorm2d(wider), nn.GELU(), pool]
             channels = wider
         self.layers = nn.Sequential(*layers)
-        self.outputs = channels
+        self.drop, self.outputs = Drop(dropout), channels
 
     def learn(self, pixels: np.ndarray) -> None:
         "Learn the mean colour and its deviation."
@@ -77,7 +78,7 @@ class ThreeConvolutions(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         "(rows, height, width, channels) of bytes to (rows, outputs)."
-        return self.layers(self.normalise(pixels)).mean((2, 3))
+        return self.drop(self.layers(self.normalise(pixels)).mean((2, 3)))
 
 # %% ../../nbs/46_models.fusion.ipynb #e12ffb53
 class TableNet(nn.Module):
@@ -119,13 +120,14 @@ class FusionNet(nn.Module):
         names: Sequence[str],  # of the parts
         encoders: Sequence[nn.Module],  # one for each part, each with `outputs`
         outputs: int,  # classes, or 1 for a value
-        dropout: float = 0.1,  # before the last layer
+        dropout: float = 0.1,  # of the neurons that mix several parts
         mixed: int = 128,  # neurons that mix several parts
+        mirror: Sequence[str] = (),  # names of pictures that are looked at twice
     ):
         super().__init__()
         self.names, self.encoders, width = tuple(names), nn.ModuleList(encoders), sum(e.outputs for e in encoders)
-        between = [nn.LayerNorm(width), nn.Linear(width, mixed), nn.GELU()] if len(encoders) > 1 else []
-        self.head = nn.Sequential(*between, Drop(dropout), nn.Linear(mixed if between else width, outputs))
+        between = [nn.LayerNorm(width), nn.Linear(width, mixed), nn.GELU(), Drop(dropout)] if len(encoders) > 1 else []
+        self.head, self.mirror = nn.Sequential(*between, nn.Linear(mixed if between else width, outputs)), tuple(mirror)
 
     def begin(self, generator: torch.Generator) -> None:
         "The last layer begins at zero."
@@ -140,7 +142,10 @@ class FusionNet(nn.Module):
 
     def features(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
         "What the encoders say, side by side: (rows, values)."
-        values = [encoder(parts[name]) for name, encoder in zip(self.names, self.encoders)]
+        values = []
+        for name, encoder in zip(self.names, self.encoders):
+            seen = encoder(parts[name])
+            values.append((seen + encoder(parts[name].flip(2))) * 0.5 if name in self.mirror and not self.training else seen)
         return torch.cat(values, 1) if len(values) > 1 else values[0]
 
     def forward(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -190,7 +195,7 @@ def build(
     name: str,  # `auto`, or names of `NETWORKS` joined by plus signs
     parts: Sequence[Part],  # what a row holds
     outputs: int,  # classes, or 1 for a value
-    config: Mapping[str, Any] | None = None,  # width, depth, dropout and embedding; 0 or None leave the choice to the encoder
+    config: Mapping[str, Any] | None = None,  # width, depth, dropout and embedding; 0 or None leave the choice to the encoder; mirror: look at pictures twice
 ) -> FusionNet:  # without weights yet where the default device is `meta`; see `layers.made`
     "Make a network for these parts; raises `UsageError` for names and sizes that do not fit."
     parts = [p for p in parts if np.prod(p.shape) > 0]
@@ -202,4 +207,5 @@ def build(
         make = NETWORKS[chosen].make
         taken = inspect.signature(make).parameters
         encoders.append(make(part, **{k: v for k, v in given.items() if k in taken}))
-    return FusionNet([p.name for p in parts], encoders, outputs, given.get("dropout", 0.1))
+    twice = [p.name for p in parts if p.kind == "pixels" and given.get("mirror")]
+    return FusionNet([p.name for p in parts], encoders, outputs, given.get("dropout", 0.1), mirror=twice)
