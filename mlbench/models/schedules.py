@@ -16,7 +16,8 @@ from torch import nn
 from ..core.errors import UsageError, did_you_mean
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'OPTIMIZERS', 'read_plan', 'rate_factors', 'simulate', 'weight_groups', 'Both', 'make_optimizer']
+__all__ = ['SCHEDULES', 'OPTIMIZERS', 'read_plan', 'rate_factors', 'simulate', 'plateau_factor', 'weight_groups', 'Both',
+           'make_optimizer']
 
 # %% ../../nbs/46_models.schedules.ipynb #fdbdfaf9
 def _warmed(course: np.ndarray, warm: float, rest: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -85,6 +86,22 @@ def simulate(
 ) -> np.ndarray:  # (steps,) learning rates
     "The learning rate of each step of a training that is planned."
     return learning_rate * rate_factors(schedule, steps, warm_up)
+
+# %% ../../nbs/46_models.schedules.ipynb #a11b8ad9
+def plateau_factor(
+    losses: Sequence[float],  # mean training loss of each epoch so far
+    patience: int = 3,  # epochs without an improvement that are borne
+    factor: float = 0.3,  # of the rate, each time
+    least: float = 1e-3,  # share of the loss that counts as an improvement
+) -> float:  # 1 at first
+    "What the learning rate is multiplied by after these epochs."
+    best, waited, falls = float("inf"), 0, 0
+    for loss in losses:
+        better = loss < best * (1 - least) if best < float("inf") else loss < best
+        best, waited = (loss, 0) if better else (best, waited + 1)
+        if waited > patience:
+            waited, falls = 0, falls + 1
+    return factor**falls
 
 # %% ../../nbs/46_models.schedules.ipynb #9efcfe4d
 def weight_groups(
