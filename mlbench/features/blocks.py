@@ -17,11 +17,12 @@ from .shape import Fences, PrincipalComponents, SelectColumns, Unskew
 from .text import FillText, TextTopics, WordWeights
 
 # %% auto #0
-__all__ = ['STYLES', 'MANY_NUMBERS', 'SELECT_FOLDS', 'TREE_CATEGORIES', 'SHORT', 'number_steps', 'date_steps', 'span_steps',
-           'category_steps', 'mean_steps', 'text_steps', 'score_steps']
+__all__ = ['TABLE_STYLES', 'STYLES', 'MANY_NUMBERS', 'SELECT_FOLDS', 'TREE_CATEGORIES', 'SHORT', 'number_steps', 'date_steps',
+           'span_steps', 'category_steps', 'mean_steps', 'text_steps', 'score_steps', 'token_steps', 'pixel_steps']
 
 # %% ../../nbs/33_features.blocks.ipynb #78ee3c5b
-STYLES = ("trees", "linear", "native")
+TABLE_STYLES = ("trees", "linear", "native")  # those that every table is tried in
+STYLES = (*TABLE_STYLES, "words", "parts")
 MANY_NUMBERS = 50  # numeric columns from which on linear models and networks may do better with fewer
 SELECT_FOLDS = 3  # parts of the rows that are asked
 TREE_CATEGORIES = 250  # ordinal codes that a tree is given at most: what histogram boosting can tell apart
@@ -37,7 +38,7 @@ def _fill_and_scale(options: FeatureOptions) -> list[tuple[str, Any]]:
 
 
 def number_steps(
-    style: str,  # one of `STYLES`
+    style: str,  # one of `TABLE_STYLES`
     options: FeatureOptions,
     task: str = "regression",  # binary, multiclass or regression
     columns: int = 0,  # how many there are
@@ -58,7 +59,7 @@ def number_steps(
 
 
 def date_steps(
-    style: str,  # one of `STYLES`
+    style: str,  # one of `TABLE_STYLES`
     options: FeatureOptions,
     parts: tuple[str, ...],  # of each date
 ) -> Any:  # an unfitted pipeline
@@ -71,7 +72,7 @@ def date_steps(
 
 
 def span_steps(
-    style: str,  # one of `STYLES`
+    style: str,  # one of `TABLE_STYLES`
     options: FeatureOptions,
 ) -> Any:  # an unfitted pipeline
     "Steps for the days between date columns."
@@ -82,7 +83,7 @@ def span_steps(
 
 # %% ../../nbs/33_features.blocks.ipynb #cd484097
 def category_steps(
-    style: str,  # one of `STYLES`
+    style: str,  # one of `TABLE_STYLES`
     options: FeatureOptions,
     sparse: bool = False,  # whether the columns of a linear model are kept sparse
 ) -> Any:  # an unfitted pipeline
@@ -100,7 +101,7 @@ def category_steps(
 
 # %% ../../nbs/33_features.blocks.ipynb #51995080
 def mean_steps(
-    style: str,  # one of `STYLES`
+    style: str,  # one of `TABLE_STYLES`
     options: FeatureOptions,
     task: str,  # binary, multiclass or regression
 ) -> Any:  # an unfitted pipeline; it learns from the target
@@ -111,12 +112,12 @@ def mean_steps(
     means = TargetMeans(task, counts=style != "linear", random_state=options.seed)
     return Pipeline([("fill", FillText()), ("means", means)] + ([("scale", StandardScaler())] if style == "linear" else []))
 
-# %% ../../nbs/33_features.blocks.ipynb #692a068b
+# %% ../../nbs/33_features.blocks.ipynb #9797ae5f
 SHORT = 5.0  # texts of fewer words on average are names, and get a score but no topics
 
 
 def text_steps(
-    style: str,  # one of `STYLES`
+    style: str,  # one of `TABLE_STYLES`
     options: FeatureOptions,
 ) -> Any | None:  # an unfitted step for one column; None for none
     "Steps for one column of text."
@@ -127,7 +128,7 @@ def text_steps(
 
 
 def score_steps(
-    style: str,  # one of `STYLES`
+    style: str,  # one of `TABLE_STYLES`
     options: FeatureOptions,
     task: str,  # binary, multiclass or regression
 ) -> Any:  # an unfitted pipeline for one column; it learns from the target
@@ -137,3 +138,25 @@ def score_steps(
 
     score = TextScores(task, letters=options.letters, random_state=options.seed)
     return Pipeline([("score", score)] + ([("scale", StandardScaler())] if style == "linear" else []))
+
+# %% ../../nbs/33_features.blocks.ipynb #0511e42c
+def token_steps(
+    options: FeatureOptions,
+) -> Any:  # an unfitted step for one column
+    "The step that gives ids of words, for networks."
+    from mlbench.features.tokens import Tokens
+
+    return Tokens(options.max_tokens, options.vocabulary)
+
+
+def pixel_steps(
+    options: FeatureOptions,
+    shape: Sequence[int] = (),  # height, width and channels that the plan has settled; () finds them out in every fold
+    fill: Sequence[int] = (),  # colour of a missing image, one number for each channel
+) -> Any:  # an unfitted step for one column
+    "The step that gives pixels, for networks."
+    from mlbench.features.pixels import Pixels
+
+    if not shape:
+        return Pixels(options.image_size, options.grey)
+    return Pixels(int(shape[0]), "yes" if shape[2] == 1 else "no", fill=tuple(fill))

@@ -36,6 +36,12 @@ class FeatureOptions:
     drop_useless: bool = True  # whether nearly constant and repeated columns are left out
     use_sensitive: bool = True  # whether sensitive columns are features
     seed: int = 0  # of the parts and decompositions
+    max_tokens: int = 0  # words of a text that networks read at most; 0 is what nearly all texts have, up to 256
+    vocabulary: int = 20_000  # words of a text column that networks and word pairs know at most
+    ngrams: int = 2  # words in a row that linear models of words count as one: 1 words alone, 2 pairs as well
+    image_size: int = 0  # pixels of a side that images are brought to; 0 is the median of the training images, up to 96
+    grey: Literal["auto", "yes", "no"] = "auto"  # whether images are read without colours; auto where none has any
+    patches: int = 400  # patterns of small patches that trees and linear models see of an image; 0 for none
 
 # %% ../../nbs/30_features.options.ipynb #7772c8ca
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -45,6 +51,11 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "topics": (0, 1_000, "0 (none) to 1,000"),
     "most_numbers": (0, 10**9, "0 (all) or more"),
     "components": (0, 10_000, "0 (the numbers themselves) or more"),
+    "max_tokens": (0, 10_000, "0 (nearly all texts whole) to 10,000"),
+    "vocabulary": (1, 500_000, "1 to 500,000 words; 20,000 suits most texts"),
+    "ngrams": (1, 3, "1 (words alone), 2 (pairs) or 3"),
+    "image_size": (0, 512, "0 (found out) or 8 to 512 pixels"),
+    "patches": (0, 10_000, "0 (none) to 10,000"),
 }
 
 
@@ -59,6 +70,10 @@ def check_options(
         mistakes.append(f"rare_share={options.rare_share} must be at least 0 and below 0.5; it is a share of the rows, such as 0.01")
     if options.missing not in ("indicator", "fill"):
         mistakes.append(f"missing={options.missing!r} must be 'indicator' or 'fill'")
+    if options.grey not in ("auto", "yes", "no"):
+        mistakes.append(f"grey={options.grey!r} must be 'auto', 'yes' or 'no'")
+    if 0 < options.image_size < 8:
+        mistakes.append(f"image_size={options.image_size} must be {RANGES['image_size'][2]}")
     for name in [f.name for f in fields(options) if isinstance(f.default, bool) and not isinstance(getattr(options, f.name), bool)]:
         mistakes.append(f"{name}={getattr(options, name)!r} must be True or False")
     for name, (low, high, words) in RANGES.items():

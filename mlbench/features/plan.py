@@ -16,9 +16,22 @@ from ..core.errors import DataError, ParameterError, UsageError, did_you_mean
 from ..core.files import sha256_text, stable_json
 from ..core.show import percent, plural
 from ..data.schema import Column, Schema
-from .blocks import STYLES, category_steps, date_steps, mean_steps, number_steps, score_steps, span_steps, text_steps
+from mlbench.features.blocks import (
+    STYLES,
+    TABLE_STYLES,
+    category_steps,
+    date_steps,
+    mean_steps,
+    number_steps,
+    pixel_steps,
+    score_steps,
+    span_steps,
+    text_steps,
+    token_steps,
+)
 from .dates import CYCLES, PARTS
 from .options import FeatureOptions, check_options
+from .records import Records, kind_of
 from .useless import useless_columns
 
 if TYPE_CHECKING:
@@ -42,6 +55,8 @@ class FeatureColumn:
     missing: float = 0.0  # share of cells without a value
     many: bool = False  # whether it has so many categories that it is also given as means of the target
     worded: bool = False  # whether its categories consist of several words, which are then looked at like a text
+    shape: tuple[int, ...] = ()  # of an image column: height, width and channels that all images are brought to; () when each fold finds them out
+    fill: tuple[int, ...] = ()  # colour that stands for a missing image, one number for each channel
 
 # %% ../../nbs/34_features.plan.ipynb #702a263d
 def column_roles(
@@ -65,7 +80,6 @@ def column_roles(
 UNUSED_KINDS = {
     "constant": "has one value only, so there is nothing to learn",
     "identifier": "names a row and says nothing about it",
-    "image": "the path of an image; models for tables cannot look at it",
 }
 
 
@@ -85,7 +99,10 @@ def _steps_in_words(column: Column, options: FeatureOptions, is_time: bool) -> t
         )
     if column.kind == "text":
         score = "score of the words; " if options.text_scores else ""
-        return f"{score}{options.topics} topics (trees); weights of up to {options.max_words} words (linear)", "free text"
+        short = f"{score}{options.topics} topics (trees); weights of up to {options.max_words} words (linear)"
+        return f"{short}; ids of up to {options.vocabulary:,} words in their order (networks)", "free text"
+    if column.kind == "image":
+        return "pixels, all images brought to one size (networks)", "an image"
     what = plural(column.unique, "category", "categories") + (", missing is one more" if column.missing else "")
     if not _many(column, options):
         return "a code (trees); one column per category (linear)", what
@@ -123,6 +140,16 @@ def _plan_column(column: Column, rows: int, roles: dict[str, str], options: Feat
     many = _many(column, options)
     return FeatureColumn(column.name, column.kind, True, steps, reason, column.unique, share, many, many and _worded(column))
 
+# %% ../../nbs/34_features.plan.ipynb #9090db4d
+def _with_shape(column: FeatureColumn, frame: pd.DataFrame, options: FeatureOptions) -> FeatureColumn:
+    "An image column with its size settled; any other as it is."
+    if not (column.use and column.kind == "image"):
+        return column
+    seen = pixel_steps(options).fit(frame[[column.name]])
+    height, width, channels = seen.shape_
+    steps = f"{width} x {height} pixels, {'grey' if channels == 1 else 'in colour'} (networks)"
+    return replace(column, shape=tuple(seen.shape_), fill=tuple(seen.fill_), steps=steps)
+
 # %% ../../nbs/34_features.plan.ipynb #3fce1380
 WIDE = 3_000
 
@@ -131,17 +158,35 @@ def _width(plan: FeaturePlan, style: str) -> int:
     "About how many columns the models will see; marks of missing values are not counted."
     parts = len(PARTS) + (len(CYCLES) if style == "linear" else 0)
     per_column = {"numeric": 1, "date": parts, "text": (plan.options.max_words if style == "linear" else plan.options.topics) + 1}
+    per_column |= {"image": 0}
     spread = plan.options.max_categories
-    return sum(per_column.get(c.kind) or (min(c.unique + 1, spread) + c.many if style == "linear" else 1 + c.many) for c in plan.columns if c.use)
+    return sum(
+        per_column[c.kind] if c.kind in per_column else (min(c.unique + 1, spread) + c.many if style == "linear" else 1 + c.many) for c in plan.columns if c.use
+    )
 
 # %% ../../nbs/34_features.plan.ipynb #ef38f16a
 def _word_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str]]]:
     "The parts for words: texts, and categories of several words; one column each."
-    options, texts = plan.options, plan.of_kind("text")
-    worded = texts + [c.name for c in plan.columns if c.use and c.worded]
-    blocks = [(f"text_{i}", text_steps(style, options), [n]) for i, n in enumerate(texts)]
-    scores = [(f"score_{i}", score_steps(style, options, plan.task or "regression"), [n]) for i, n in enumerate(worded)]
+    options, texts, form = plan.options, plan.of_kind("text"), _form(style)
+    worded = [c.name for c in plan.columns if c.use and c.worded]
+    if style == "parts":
+        blocks = [(f"tokens_{i}", token_steps(options), [n]) for i, n in enumerate(texts)]
+    else:
+        blocks = [(f"text_{i}", text_steps(form, options), [n]) for i, n in enumerate(texts)]
+        worded = texts + worded
+    scores = [(f"score_{i}", score_steps(form, options, plan.task or "regression"), [n]) for i, n in enumerate(worded)]
     return [b for b in blocks if b[1] is not None] + (scores if options.text_scores else [])
+
+
+def _image_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str]]]:
+    "The parts for images, one column each."
+    images = [c for c in plan.columns if c.use and c.kind == "image"]
+    return [(f"pixels_{i}", pixel_steps(plan.options, c.shape, c.fill), [c.name]) for i, c in enumerate(images)] if style == "parts" else []
+
+
+def _form(style: str) -> str:
+    "The style in which columns other than texts and images are given."
+    return style if style in TABLE_STYLES else "linear"
 
 
 def _category_blocks(plan: FeaturePlan, style: str, sparse: bool) -> list[tuple[str, Any, list[str]]]:
@@ -157,26 +202,30 @@ def _category_blocks(plan: FeaturePlan, style: str, sparse: bool) -> list[tuple[
 # %% ../../nbs/34_features.plan.ipynb #5728f91d
 def _transformer(
     self: FeaturePlan,
-    style: str,  # "trees", "linear" or "native"
-) -> ColumnTransformer:  # not fitted; takes a canonical frame with at least the columns `inputs`
+    style: str,  # one of `STYLES`: "trees", "linear", "native", "words" or "parts"
+) -> ColumnTransformer | Records:  # not fitted; takes a canonical frame with at least the columns `inputs`. Records for "parts"
     "The scikit-learn transformer of this plan; raises `UsageError` for an unknown style."
     from sklearn.compose import ColumnTransformer
 
     if style not in STYLES:
         raise UsageError(f"{style!r} is no style of features. {did_you_mean(style, STYLES)}")
+    form = _form(style)
     wide = style == "linear" and _width(self, style) > WIDE
     spans = self.of_kind("date")
     dates, numbers = [n for n in spans if n != self.time], self.of_kind("numeric")
     clipped = [i for i, n in enumerate(numbers) if n in self.options.clip]
     blocks = [
-        ("numeric", number_steps(style, self.options, self.task or "regression", len(numbers), clipped), numbers),
-        ("date", date_steps(style, self.options, PARTS), dates),
-        ("time", date_steps(style, self.options, TIME_PARTS), [n for n in self.of_kind("date") if n == self.time]),
-        ("span", span_steps(style, self.options), spans if self.options.date_spans and len(spans) > 1 else []),
-        *_category_blocks(self, style, wide),
+        ("numeric", number_steps(form, self.options, self.task or "regression", len(numbers), clipped), numbers),
+        ("date", date_steps(form, self.options, PARTS), dates),
+        ("time", date_steps(form, self.options, TIME_PARTS), [n for n in self.of_kind("date") if n == self.time]),
+        ("span", span_steps(form, self.options), spans if self.options.date_spans and len(spans) > 1 else []),
+        *_category_blocks(self, form, wide),
         *_word_blocks(self, style),
+        *_image_blocks(self, style),
     ]
     blocks = [b for b in blocks if b[2]]
+    if style == "parts":
+        return Records(sorted(blocks, key=lambda b: kind_of(b[0]) != "table"))
     return ColumnTransformer(blocks, remainder="drop", sparse_threshold=0.3 if wide else 0.0, verbose_feature_names_out=False)
 
 # %% ../../nbs/34_features.plan.ipynb #34d3c9d1
@@ -204,7 +253,7 @@ def _plan_html(self: FeaturePlan, most: int = 60) -> str:
     head = f"<p>{html.escape(self.summary())}</p>"
     return head + table.head(most).to_html(index=False, border=0, justify="left") + more
 
-# %% ../../nbs/34_features.plan.ipynb #9d39a196
+# %% ../../nbs/34_features.plan.ipynb #29aa47b6
 def _plan_summary(self: FeaturePlan) -> str:
     "One sentence: how many columns of which kinds are used."
     kinds: dict[str, int] = {}
@@ -232,9 +281,19 @@ def _plan_from_dict(cls: type[FeaturePlan], record: dict[str, Any]) -> FeaturePl
     "The plan that `to_dict` gave."
     known = {f.name for f in fields(FeatureOptions)}
     options = FeatureOptions(**{k: v for k, v in record["options"].items() if k in known})
-    return cls([FeatureColumn(**c) for c in record["columns"]], options, record.get("time"), record.get("target"), record.get("task"))
+    columns = [FeatureColumn(**c | {k: tuple(c[k]) for k in ("shape", "fill") if k in c}) for c in record["columns"]]
+    return cls(columns, options, record.get("time"), record.get("target"), record.get("task"))
 
-# %% ../../nbs/34_features.plan.ipynb #0bf9c7fe
+# %% ../../nbs/34_features.plan.ipynb #ad5e98c8
+_ABOUT = {"text": ("max_tokens", "vocabulary", "ngrams"), "image": ("image_size", "grey", "patches")}
+
+
+def _felt(plan: FeaturePlan) -> dict[str, Any]:
+    "The choices that say something about the columns of a plan."
+    idle = {name for kind, names in _ABOUT.items() if not plan.of_kind(kind) for name in names}
+    return {k: v for k, v in asdict(plan.options).items() if k not in idle}
+
+# %% ../../nbs/34_features.plan.ipynb #cdd8657f
 @dataclass
 class FeaturePlan:
     "What every column becomes, for every style of model."
@@ -259,7 +318,8 @@ class FeaturePlan:
     @property
     def version(self) -> str:
         "Hash of the content: the same plan has the same version."
-        return sha256_text(stable_json([[asdict(c) for c in self.columns], asdict(self.options), self.time, self.task]))[:16]
+        columns = [{k: v for k, v in asdict(c).items() if v or k not in ("shape", "fill")} for c in self.columns]
+        return sha256_text(stable_json([columns, _felt(self), self.time, self.task]))[:16]
 
     def of_kind(self, *kinds: str) -> list[str]:
         "Used columns of these kinds, in the order of the table."
@@ -268,7 +328,7 @@ class FeaturePlan:
     def __repr__(self) -> str:
         return f"FeaturePlan: {self.summary()}\n{self.describe().drop(columns='missing').head(40).to_string(index=False)}"
 
-# %% ../../nbs/34_features.plan.ipynb #1bffa2b5
+# %% ../../nbs/34_features.plan.ipynb #4aca73cf
 def make_plan(
     schema: Schema,  # columns and their kinds
     problem: Any,  # the `Problem`: target, roles of columns, split
@@ -294,6 +354,7 @@ def make_plan(
     if frame is not None and options.drop_useless:
         useless = useless_columns(frame, schema, [c.name for c in columns if c.use])
         columns = [replace(c, use=False, steps="", reason=useless[c.name], many=False, worded=False) if c.name in useless else c for c in columns]
+    columns = [_with_shape(c, frame, options) for c in columns] if frame is not None else columns
     if not any(c.use for c in columns):
         reasons = "; ".join(f"{c.name}: {c.reason}" for c in columns[:8])
         raise DataError(f"No column is left to learn from ({reasons}). Take some out of exclude or columns.ignore, or correct columns.kinds.")
@@ -329,10 +390,18 @@ def _number_names(steps: Any, names: list[str]) -> list[tuple[str, str]]:
     heavy = [pairs[int(i)][1] for i in np.abs(parts["components"].components_).argmax(axis=1)]
     return [(f"component {k} (mostly {h})", h) for k, h in enumerate(heavy, 1)]
 
-# %% ../../nbs/34_features.plan.ipynb #e85930fb
+# %% ../../nbs/34_features.plan.ipynb #6d7d558a
+def _part_name(step: Any, column: str) -> str:
+    "A text or an image in a record, in words."
+    if hasattr(step, "length_"):
+        return f"{column}: {plural(step.length_, 'word')} of {len(step.vocabulary_):,}"
+    height, width, channels = step.shape_
+    return f"{column}: {width} x {height} pixels{', grey' if channels == 1 else ''}"
+
+# %% ../../nbs/34_features.plan.ipynb #e7088a1b
 def feature_table(
-    transformer: ColumnTransformer,  # fitted, from `FeaturePlan.transformer`
-) -> pd.DataFrame:  # one row per feature, in order: `feature`, `column`
+    transformer: ColumnTransformer | Records,  # fitted, from `FeaturePlan.transformer`
+) -> pd.DataFrame:  # one row per feature, in order: `feature`, `column`; in the style "parts" one for each text and image
     "What each feature is called, and the column it comes from."
     pairs: list[tuple[str, str]] = []
     for block, steps, names in transformer.transformers_:
@@ -352,6 +421,8 @@ def feature_table(
             pairs += _category_names(steps.named_steps["one_hot"], list(names))
         elif block == "means":
             pairs += [(f, n) for n in names for f in steps.named_steps["means"].get_feature_names_out([n])]
+        elif kind_of(block) != "table":
+            pairs += [(_part_name(steps, names[0]), names[0])]
         else:
             pairs += [(f, names[0]) for f in steps.get_feature_names_out(names)]
     return pd.DataFrame(pairs, columns=["feature", "column"])

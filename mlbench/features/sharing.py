@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
 from ..core.errors import DataError
-from .blocks import STYLES
+from .blocks import TABLE_STYLES
 from .dates import DateParts, DateSpans
 from .numbers import Numbers
 from .plan import FeaturePlan
+from .records import Records
 from .scores import TextScores
 from .text import FillText, TextTopics
 
@@ -40,7 +42,7 @@ def _said(step: Any) -> str:
 
 def step_keys(
     block: Any,  # not fitted: a pipeline or a single step
-    columns: list[str],  # that it is given
+    columns: Sequence[str],  # that it is given
 ) -> list[tuple[Any, ...]]:  # one per step
     "What tells each step of a block from those of other blocks."
     said = [_said(step) for _, step in _steps(block)]
@@ -110,22 +112,23 @@ class SharedFits:
     def __init__(
         self,
         plan: FeaturePlan,  # what each column becomes
+        styles: Iterable[str] = TABLE_STYLES,  # those that will be asked for; what two of them want is made once
     ):
-        self.plan, self.styles = plan, set[str]()
+        self.plan, self.styles, self.planned = plan, set[str](), tuple(dict.fromkeys(styles))
         self.parts: dict[tuple[Any, ...], _Part] = {}
         seen = Counter[tuple[Any, ...]]()
-        for style in STYLES:
+        for style in self.planned:
             for _, block, columns in plan.transformer(style).transformers:
                 seen.update(key for key, (_, step) in zip(step_keys(block, columns), _steps(block)) if isinstance(step, WORTH))
         self.wanted = {key for key, times in seen.items() if times > 1}
 
     def made(
         self,
-        style: str,  # "trees", "linear" or "native"
+        style: str,  # one of `STYLES`; one that was not planned is fitted too, and takes what it can
         train: pd.DataFrame,  # rows to learn from
         y: np.ndarray,  # their class codes or values
         test: pd.DataFrame,  # rows to transform; the same in every call
-    ) -> tuple[ColumnTransformer, Any, Any]:  # the fitted transformer, and the features of both
+    ) -> tuple[ColumnTransformer | Records, Any, Any]:  # the fitted transformer, and the features of both
         "Fit the transformer of one style; what other styles have fitted is taken from them."
         transformer = self.plan.transformer(style)
         blocks = transformer.transformers
@@ -136,7 +139,7 @@ class SharedFits:
         fitted = [(name, block.settled() if isinstance(block, _Block) else block, columns) for name, block, columns in transformer.transformers_]
         transformer.transformers_ = fitted
         self.styles.add(style)
-        if len(self.styles) == len(STYLES):
+        if self.styles >= set(self.planned):
             self.forget()
         return transformer, seen, held
 
@@ -181,12 +184,14 @@ class SharedRows:
 
     def through(
         self,
-        transformer: ColumnTransformer,  # fitted, of any style
+        transformer: ColumnTransformer | Records,  # fitted, of any style
     ) -> Any:  # exactly what its `transform` gives
         "The features of the rows."
         from scipy import sparse
 
         parts = [self._after(block, columns) for _, block, columns in transformer.transformers_ if not isinstance(block, str)]
+        if isinstance(transformer, Records):
+            return transformer.assemble(parts)
         if transformer.sparse_output_:
             return sparse.hstack(parts).tocsr()
         return np.hstack([part.toarray() if sparse.issparse(part) else part for part in parts])
