@@ -16,6 +16,7 @@ from torch import nn
 
 from ..core.errors import UsageError
 from ..data.parts import Part
+from .bags import BagOfWords
 from .layers import Bend, Curves, Drop, Normalise, Words, pooled
 from .tabm import EMBEDDED
 
@@ -165,6 +166,7 @@ class Builder:
 
 NETWORKS: dict[str, Builder] = {
     "mean": Builder("tokens", MeanOfWords, "mean of word vectors", {"learning_rate": 3e-3}),
+    "bag": Builder("tokens", BagOfWords, "mean of vectors of words and pairs of neighbours", {"learning_rate": 3e-3}),
     "convolutions": Builder("pixels", ThreeConvolutions, "three convolutions", {"learning_rate": 3e-3}),
     "curves": Builder("table", TableNet, "multilayer perceptron over curves of numbers", {"learning_rate": 2e-3}),
 }
