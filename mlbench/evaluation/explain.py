@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['LINEAR', 'QUESTIONS', 'Explanation', 'shap_values', 'importance_figure', 'swarm_figure', 'permutation_importance',
-           'permutation_figure']
+__all__ = ['LINEAR', 'QUESTIONS', 'READING', 'LOOKING', 'Explanation', 'shap_values', 'importance_figure', 'swarm_figure',
+           'permutation_importance', 'permutation_figure']
 
 # %% ../../nbs/63_evaluation.explain.ipynb #cf6ac083
 @dataclass
@@ -141,13 +141,28 @@ def _answerer(evaluation: Evaluation) -> Callable[[pd.DataFrame], np.ndarray]:
 
 # %% ../../nbs/63_evaluation.explain.ipynb #e32245b2
 QUESTIONS = 15_000  # rows that a blend is asked about for one figure
+READING, LOOKING = 6_000, 1_500  # the same where networks take part, and where there are pictures
+
+
+def _whole_columns(model: Any) -> bool:
+    "Whether a model that is no blend has no features that a person could follow one by one."
+    own = model.plan.of_kind("image") or hasattr(model.features, "parts_")
+    return bool(own) or type(model.estimator).__name__.startswith("WordLinear")
+
+
+def _questions(model: Any) -> int:
+    "How many rows a model is asked about for one figure."
+    if model.plan.of_kind("image"):
+        return LOOKING
+    styles = {m["style"] for m in model.pipeline.members_} if hasattr(model.pipeline, "members_") else set()
+    return READING if "parts" in styles or (not styles and hasattr(model.features, "parts_")) else QUESTIONS
 
 
 def _blend_shap(evaluation: Evaluation, background: pd.DataFrame, n_rows: int) -> Explanation:
     "Contributions of the raw columns to what a blend says."
     model, walks = evaluation.model, 4
     inputs = model.conform(evaluation.frame)
-    count = int(np.clip(QUESTIONS / (walks * (inputs.shape[1] + 1)), 5, min(n_rows, len(inputs))))
+    count = int(np.clip(_questions(model) / (walks * (inputs.shape[1] + 1)), 5, min(n_rows, len(inputs))))
     inputs = inputs.sample(count, random_state=evaluation.seed).reset_index(drop=True) if count < len(inputs) else inputs
     values = walked_values(_answerer(evaluation), inputs, background, walks, evaluation.seed)
     if values.ndim == 2:
@@ -166,7 +181,7 @@ def shap_values(
     "Share out predictions of some test rows over the original columns (Lundberg and Lee 2017)."
     model = evaluation.model
     background = model.conform(train.sample(min(n_background, len(train)), random_state=evaluation.seed))
-    if hasattr(model.pipeline, "members_"):
+    if hasattr(model.pipeline, "members_") or _whole_columns(model):
         return _blend_shap(evaluation, background, n_rows)
     estimator, transformer, inputs = model.estimator, model.features, model.conform(evaluation.frame)
     matrix = _dense(transformer.transform(background))
@@ -257,7 +272,8 @@ def permutation_importance(
 
     rng, name = np.random.default_rng(evaluation.seed), evaluation.problem.metric
     names, answer = list(columns or evaluation.model.plan.inputs)[:most], _answerer(evaluation)
-    wanted = min(n_rows, max(100, QUESTIONS // (n_repeats * len(names)))) if hasattr(evaluation.model.pipeline, "members_") else n_rows
+    asked = hasattr(evaluation.model.pipeline, "members_") or _whole_columns(evaluation.model)
+    wanted = min(n_rows, max(100, _questions(evaluation.model) // (n_repeats * len(names)))) if asked else n_rows
     at = np.sort(rng.choice(len(evaluation.y), min(wanted, len(evaluation.y)), replace=False))
     rows = evaluation.model.conform(evaluation.frame.iloc[at].reset_index(drop=True))
     y, sign, found = evaluation.y[at], 1 if metric(name).greater_is_better else -1, []

@@ -32,7 +32,7 @@ from .arena import Arena
 from .chosen import fit_chosen
 from .compare import Comparison, compared, with_ensemble
 from .extent import LARGE, PLAIN_STYLES, feature_cost, kept_rows, rows_in_time
-from .lineup import allowed_latency, column_kinds, line_up
+from .lineup import line_up_for
 from .model import Model
 from .search import kinds_to_search, search
 
@@ -110,18 +110,11 @@ def _workers(n_jobs: int) -> int:
     return n_jobs if n_jobs > 0 else thread_limit()
 
 
-def _competitors(asked: _Question, models: Iterable[str] | None, readable: bool) -> list[ModelSpec]:
-    "The candidates for a question."
-    problem, kinds = asked.problem, column_kinds(asked.plan)
-    more: dict[str, Any] = {"kinds": kinds, "device": problem.constraints.device, "latency_ms": allowed_latency(problem.criteria())}
-    return line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, readable, problem.metrics[0], **more)
-
-
 def _styles(asked: _Question) -> list[str]:
     "Styles of features that the candidates want; without texts and pictures, those of all models of plain columns."
     if not asked.plan.of_kind("text", "image"):
         return list(PLAIN_STYLES)
-    return list(dict.fromkeys(spec.style for spec in _competitors(asked, None, False)))
+    return list(dict.fromkeys(spec.style for spec in line_up_for(asked.problem, asked.plan, asked.y, readable=False)))
 
 
 def _in_time(asked: _Question, seconds: float | None, workers: int, seed: int, given: int | None = None) -> tuple[_Question, list[str]]:
@@ -199,7 +192,7 @@ def fit(
         asked, cut = _in_time(asked, left(), _workers(n_jobs), seed, (replay or {}).get("rows"))
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
         arena.budget = time_limit
-        specs = _competitors(asked, models, interpretable)
+        specs = line_up_for(asked.problem, asked.plan, asked.y, models, interpretable)
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found

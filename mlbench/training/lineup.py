@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,12 @@ from ..models.registry import ModelSpec, candidates, portfolio
 from ..problem.criteria import Criterion
 from ..problem.metrics import metric
 
+if TYPE_CHECKING:
+    from mlbench.problem.problem import Problem
+
 # %% auto #0
 __all__ = ['LONG_TAIL', 'COUNTED', 'UNEVEN', 'has_long_tail', 'wants_weights', 'column_kinds', 'allowed_latency', 'line_up',
-           'line_up_table']
+           'line_up_for', 'line_up_table']
 
 # %% ../../nbs/51_training.lineup.ipynb #fb2b34bf
 LONG_TAIL = 1.0
@@ -92,6 +95,20 @@ def line_up(
     else:
         found = portfolio(task, len(y), columns, skewed=has_long_tail(y), crowded=has_long_tail(-np.asarray(y)), **known)
     return [_on_device(spec, device) for spec in found]
+
+
+def line_up_for(
+    problem: Problem,  # its task, metric, criteria and constraints
+    plan: FeaturePlan,  # what each column becomes
+    y: np.ndarray,  # class codes or values
+    names: Iterable[str] | None = None,  # candidates by name; none at all takes the portfolio
+    readable: bool | None = None,  # only models that a person can follow; None as the problem says
+) -> list[ModelSpec]:  # in the order of their turns
+    "The candidates for a problem; raises `UsageError` for an unknown name."
+    limits = problem.constraints
+    follow = limits.interpretable if readable is None else readable
+    more: dict[str, Any] = {"kinds": column_kinds(plan), "device": limits.device, "latency_ms": allowed_latency(problem.criteria())}
+    return line_up(problem.task, y, len(plan.inputs), names, follow, problem.metrics[0], **more)
 
 
 def line_up_table(

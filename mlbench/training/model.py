@@ -22,6 +22,7 @@ from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.show import Facts, number
 from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan, category_positions
+from ..features.records import parts_of
 from ..models.registry import ModelSpec
 from ..problem.target import Target
 from .blend import BlendClassifier, BlendRegressor, recipe
@@ -277,7 +278,7 @@ def _fit_or_take(pipeline: Any, rows: pd.DataFrame, y: np.ndarray, plan: Feature
     return fitted, said
 
 
-LIBRARIES = {"lightgbm": "lightgbm", "mlp": "torch", "tabm": "torch", "catboost": "catboost", "xgboost": "xgboost-cpu"}
+LIBRARIES = {"lightgbm": "lightgbm", "mlp": "torch", "tabm": "torch", "catboost": "catboost", "xgboost": "xgboost-cpu", "network": "torch", "word_bag": "torch"}
 
 
 def versions_of(
@@ -301,6 +302,14 @@ def _fit_on_scale(spec: ModelSpec, rows: pd.DataFrame, y: np.ndarray, plan: Feat
     alone = recipe(spec.name, spec.base or spec.name, dict(spec.params), 1.0, [{}], scale=spec.scale)
     kind = BlendClassifier if target.classes else BlendRegressor
     return fit_estimator(kind([alone], plan.to_dict(), [(every, every[:1])], random_state=seed), rows, y)
+
+
+def _known_of(plan: FeaturePlan, style: str, rows: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:
+    "What an estimator is told of its features: positions of codes in the style `native`, parts of a row in the style `parts`."
+    if style not in ("native", "parts"):
+        return {}
+    fitted = plan.transformer(style).fit(rows, y)
+    return {"categories": category_positions(fitted)} if style == "native" else {"parts": parts_of(fitted)}
 
 
 def fit_model(
@@ -327,9 +336,8 @@ def fit_model(
         if spec.scale != "identity":
             pipeline, said = _fit_on_scale(spec, rows, y, plan, target, seed)
         else:
-            transformer = plan.transformer(spec.style)
-            places = category_positions(transformer.fit(rows, y)) if spec.style == "native" else ()
-            estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs), rows=len(rows), categories=places)
+            known = _known_of(plan, spec.style, rows, y)
+            estimator = spec.build(target.task, n_classes, seed, threads, len(plan.inputs), rows=len(rows), **known)
             pipeline, said = _fit_or_take(Pipeline([("features", plan.transformer(spec.style)), ("estimator", estimator)]), rows, y, plan, checkpoints)
     facts = {"rows": len(rows), "seed": seed, "plan_version": plan.version, "versions": versions_of([spec.base or spec.name]), "warnings": said}
     return Model(pipeline, problem, schema, target, plan, spec.name, dict(metrics or {}), facts)

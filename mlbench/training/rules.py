@@ -5,17 +5,22 @@
 # %% ../../nbs/56_training.rules.ipynb #27a86955
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from ..core.errors import UsageError
 from ..core.show import number, percent
-from ..features.plan import feature_table
+from ..data.schema import Schema
+from ..features.plan import FeaturePlan, feature_table
 from ..models.baseline import group_of, rule_text
-from .model import Model
+from ..models.registry import model_spec
+from ..problem.target import Target
+from .model import Model, fit_model
 
 # %% auto #0
-__all__ = ['rule_lines']
+__all__ = ['rule_lines', 'best_rule']
 
 # %% ../../nbs/56_training.rules.ipynb #8b1f85ae
 def _categories_of_codes(model: Model, column: str) -> dict[float, list[str]]:
@@ -65,3 +70,20 @@ def rule_lines(
 def _has_missing(model: Model, column: str) -> bool:
     "Whether a column had missing values when the plan was made."
     return any(c.name == column and c.missing > 0 for c in model.plan.columns)
+
+# %% ../../nbs/56_training.rules.ipynb #2b55739f
+def best_rule(
+    plan: FeaturePlan,  # what each column becomes
+    frame: pd.DataFrame,  # raw training rows
+    y: np.ndarray,  # class codes or values
+    *,
+    schema: Schema,  # the columns' kinds
+    target: Target,  # what the codes mean
+    seed: int = 0,  # of every random draw
+    n_jobs: int = 0,  # threads; 0 for what pays
+) -> tuple[str, pd.DataFrame]:  # the column, and the rule as a table; "" and an empty table where there is no column to read
+    "The best single column as a rule, pictures left out."
+    plain = replace(plan, columns=[c for c in plan.columns if c.kind != "image"])
+    if not plain.inputs:
+        return "", pd.DataFrame(columns=["rows where", "the rule says"])
+    return rule_lines(fit_model(model_spec("one_rule"), plain, frame, y, schema=schema, target=target, seed=seed, n_jobs=n_jobs))
