@@ -25,6 +25,7 @@ from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
 from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan, category_positions
+from ..features.records import parts_of
 from ..features.sharing import SharedFits
 from ..models.registry import ModelSpec, model_spec
 from ..models.rounds import TooLong, asked_to_end, ended_by, fit_rounds, replay_parameters, trying
@@ -109,7 +110,8 @@ def build_for(spec: ModelSpec, fold: Fold, target: Target, seed: int, **params: 
     n_classes = len(target.classes) if target.classes else None
     fitted = fold.transformers.get(spec.style)
     places = category_positions(fitted) if fitted is not None and spec.style == "native" else ()
-    return spec.build(target.task, n_classes, seed, 1, len(fold.plan.inputs), rows=len(fold.train), categories=places, **params)
+    parts = parts_of(fitted) if fitted is not None and spec.style == "parts" else ()
+    return spec.build(target.task, n_classes, seed, 1, len(fold.plan.inputs), rows=len(fold.train), categories=places, parts=parts, **params)
 
 
 def _fit_freely(spec: ModelSpec, fold: Fold, target: Target, seed: int, seconds: float | None, refuse: bool) -> tuple[Any, dict[str, Any], Any]:
