@@ -22,20 +22,20 @@ import numpy as np
 from ..core.errors import DataError, UsageError
 from ..core.files import atomic_path
 from ..core.settings import cpu_count, settings
+from .folders import IMAGE_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
 # %% auto #0
-__all__ = ['FORMATS', 'MOST_PIXELS', 'MOST_BYTES', 'IMAGE_NAMES', 'FITS', 'MOST_SIDE', 'ImageFacts', 'decoded', 'look_at_image',
-           'is_reference', 'ImageStore', 'image_bytes', 'is_missing', 'pixels_of', 'image_columns', 'rooted',
-           'keep_images', 'evidence_sentence']
+__all__ = ['FORMATS', 'MOST_PIXELS', 'MOST_BYTES', 'FITS', 'MOST_SIDE', 'ImageFacts', 'decoded', 'look_at_image', 'is_reference',
+           'ImageStore', 'image_bytes', 'is_missing', 'pixels_of', 'image_columns', 'rooted', 'keep_images',
+           'evidence_sentence']
 
 # %% ../../nbs/09_data.images.ipynb #1fb03005
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 MOST_PIXELS, MOST_BYTES = 50_000_000, 50_000_000
-IMAGE_NAMES = re.compile(r"(?i)\.(?:png|jpe?g|gif|bmp|tiff?|webp)$")
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff", "WEBP": "webp"}
 
 

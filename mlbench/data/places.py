@@ -13,9 +13,11 @@ from typing import Any
 from ..core.errors import DataError, did_you_mean, nearest
 from ..core.files import sha256_file, sha256_text, stable_json
 from ..core.secrets import mask
+from .folders import image_files, is_image_folder
 
 # %% auto #0
-__all__ = ['KINDS_OF_FILES', 'COMPRESSIONS', 'bare_suffix', 'is_database', 'sqlite_file', 'find_files', 'source_fingerprint']
+__all__ = ['KINDS_OF_FILES', 'COMPRESSIONS', 'bare_suffix', 'is_database', 'sqlite_file', 'find_files', 'images_root',
+           'source_fingerprint']
 
 # %% ../../nbs/05_data.places.ipynb #ab623215
 KINDS_OF_FILES = {
@@ -87,7 +89,8 @@ def _in_folder(folder: Path) -> list[Path]:
     if not files:
         inside = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"the folder {folder} holds no table (it holds {inside}). Tables end in .csv, .tsv, .jsonl, .parquet, .feather or .xlsx, compressed or not."
+            f"the folder {folder} holds no table (it holds {inside}). Tables end in .csv, .tsv, .jsonl, .parquet, .feather or .xlsx, compressed or not; "
+            "pictures lie in one folder for each class."
         )
     kinds = sorted({bare_suffix(p) for p in files})
     if len(kinds) > 1:
@@ -100,11 +103,11 @@ def _in_folder(folder: Path) -> list[Path]:
 def find_files(
     source: str,  # a path, a glob or a folder
     base: Path,  # where relative paths start
-) -> list[Path]:  # at least one, sorted
+) -> list[Path]:  # at least one, sorted; a folder of pictures is named itself
     "Find the files of a source; raises `DataError` that names what is near."
     path = base / Path(source).expanduser()
     if path.is_dir():
-        return _in_folder(path)
+        return [path] if is_image_folder(path) else _in_folder(path)
     if path.exists():
         return [path]
     if any(c in source for c in "*?["):
@@ -117,10 +120,49 @@ def find_files(
         )
     raise _missing(path, source)
 
-# %% ../../nbs/05_data.places.ipynb #723012cc
+# %% ../../nbs/05_data.places.ipynb #b20ec690
+def images_root(
+    source: str,  # as for `read_table`
+    base: Path,  # where relative paths of the problem start
+    images: str | None = None,  # `data.images` of the problem
+) -> Path:
+    "The folder from which paths of pictures in a table start; raises `DataError` when the folder that is named is not there."
+    if images is not None:
+        if not (base / Path(images).expanduser()).is_dir():
+            raise DataError(f"data.images names {images}, and there is no such folder in {base}. Name the folder from which the paths in the table start.")
+        return base / Path(images).expanduser()
+    if source.startswith("example:") or is_database(source):
+        return base
+    file = find_files(source, base)[0]
+    return base if file.is_dir() else file.parent
+
+# %% ../../nbs/05_data.places.ipynb #9ebd458d
+def _folder_lines(folder: Path, whole: bool) -> list[str]:
+    "One line for each picture of a folder: its name, and its hash or its size and time."
+    names = sorted(image_files(folder))
+    if whole:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(4) as pool:
+            return [f"{n}\0{h}" for n, h in zip(names, pool.map(lambda n: sha256_file(folder / n), names))]
+    facts = [(folder / n).stat() for n in names]
+    return [f"{n}\0{f.st_size}\0{f.st_mtime_ns}" for n, f in zip(names, facts)]
+
+
+def _files_of(source: str, root: Path) -> list[Path] | None:
+    "The files behind a path or a database; None for a server."
+    if not is_database(source):
+        return find_files(source, root)
+    file = sqlite_file(source, root)
+    if file is not None and not file.is_file():
+        raise _missing(file, mask(source))
+    return None if file is None else [file]
+
+# %% ../../nbs/05_data.places.ipynb #f40258b5
 def source_fingerprint(
     source: str | Path,  # as for `read_table`
     base: Path | str | None = None,
+    images: str | None = None,  # folder of the pictures that the table names
     **options: Any,  # as for `read_table`
 ) -> str | None:  # 64 hexadecimal digits; None when it cannot be known
     "Hash of what a source holds and of how it is read; raises `DataError` when a file is missing."
@@ -130,16 +172,12 @@ def source_fingerprint(
         import mlbench
 
         return sha256_text(f"{source}\n{mlbench.__version__}\n{chosen}")
-    if is_database(source):
-        file = sqlite_file(source, root)
-        files = [file] if file is not None else []
-        if file is None:
-            return None
-        if not file.is_file():
-            raise _missing(file, mask(source))
-    else:
-        files = find_files(source, root)
+    files = _files_of(source, root)
+    if files is None:
+        return None
     try:
-        return sha256_text("\n".join([*(sha256_file(f) for f in files), chosen]))
+        lines = [line for f in files for line in (_folder_lines(f, True) if f.is_dir() else [sha256_file(f)])]
+        lines += _folder_lines(images_root(source, root, images), False) if images is not None else []
+        return sha256_text("\n".join([*lines, chosen]))
     except PermissionError as error:
         raise DataError(f"{error.filename} may not be read by this user. Ask for the right to read it.") from None

@@ -24,6 +24,7 @@ from ..core.settings import cpu_count
 from ..core.show import escape, plural
 from .delimited import ReadOptions, read_delimited
 from .dialect import Assumption
+from .folders import is_image_folder
 from .formats import kind_of_file, plain_types, read_excel, read_json, read_typed
 from .places import KINDS_OF_FILES, bare_suffix, find_files, is_database, sqlite_file
 from .sql import read_sql
@@ -282,9 +283,23 @@ def _dates_as_text(table: pa.Table, types: TypeOptions) -> frozenset[str]:
     dates = [n for n, t in zip(table.column_names, table.schema.types) if pa.types.is_timestamp(t) or pa.types.is_date(t)]
     return frozenset(n for n in dates if types.date(n) == "text")
 
-# %% ../../nbs/05_data.sources.ipynb #de18073b
+# %% ../../nbs/05_data.sources.ipynb #690536e7
+def _read_images(source: str, base: Path, c: _Choices) -> TableRead:
+    "The table of a folder of pictures; its labels stay words."
+    from mlbench.data.folders import read_image_folder, told_of
+
+    _check_choices("folder of images", source, c)
+    path = base / Path(source).expanduser()
+    table = read_image_folder(path, source)
+    told = [Assumption(what, value, why) for what, value, why in told_of(table)]
+    frame = table.to_pandas().astype("str")
+    if c.text.n_rows is not None and c.text.n_rows < len(frame):
+        frame = frame.iloc[[k * len(frame) // c.text.n_rows for k in range(c.text.n_rows)]].reset_index(drop=True)
+    return TableRead(frame, told, source, [path])
+
+# %% ../../nbs/05_data.sources.ipynb #52a4b46f
 def read_table(
-    source: str | Path,  # a path, glob, folder, database address, or `example:NAME`
+    source: str | Path,  # a path, glob, folder of tables or of pictures, database address, or `example:NAME`
     *,
     query: str | None = None,  # SQL, for a database
     separator: str | None = None,  # between cells
@@ -316,6 +331,8 @@ def read_table(
         return TableRead(frame if n_rows is None else frame.head(n_rows), [], source, [])
     types = TypeOptions(decimal or ".", thousands, decimal is not None or thousands is not None, date_format, missing_values)
     choices = _Choices(query, table, sheet, ReadOptions(separator, decimal, thousands, encoding, header_row, n_rows), types)
+    if "://" not in source and is_image_folder(root / Path(source).expanduser()):
+        return _read_images(source, root, choices)
     columns, told, types, files = _read_source(source, root, choices, frozenset())
     as_text = _dates_as_text(columns, types)
     if as_text:
