@@ -17,8 +17,9 @@ from .shape import Fences, PrincipalComponents, SelectColumns, Unskew
 from .text import FillText, TextTopics, WordWeights
 
 # %% auto #0
-__all__ = ['TABLE_STYLES', 'STYLES', 'MANY_NUMBERS', 'SELECT_FOLDS', 'TREE_CATEGORIES', 'SHORT', 'number_steps', 'date_steps',
-           'span_steps', 'category_steps', 'mean_steps', 'text_steps', 'score_steps', 'token_steps', 'pixel_steps']
+__all__ = ['TABLE_STYLES', 'STYLES', 'MANY_NUMBERS', 'SELECT_FOLDS', 'TREE_CATEGORIES', 'SHORT', 'COUNTED_TOKENS', 'number_steps',
+           'date_steps', 'span_steps', 'category_steps', 'mean_steps', 'text_steps', 'score_steps', 'token_steps',
+           'pixel_steps', 'ngram_steps', 'patch_steps']
 
 # %% ../../nbs/33_features.blocks.ipynb #78ee3c5b
 TABLE_STYLES = ("trees", "linear", "native")  # those that every table is tried in
@@ -160,3 +161,36 @@ def pixel_steps(
     if not shape:
         return Pixels(options.image_size, options.grey)
     return Pixels(int(shape[0]), "yes" if shape[2] == 1 else "no", fill=tuple(fill))
+
+# %% ../../nbs/33_features.blocks.ipynb #b368b65d
+COUNTED_TOKENS = 1_000  # tokens of a text that are looked at for counting words
+
+
+def ngram_steps(
+    options: FeatureOptions,
+) -> Any:  # an unfitted pipeline for one column
+    "Steps that give a column for each word and each run of words."
+    from sklearn.pipeline import Pipeline
+
+    from mlbench.features.ngrams import NGrams
+    from mlbench.features.tokens import Tokens
+
+    return Pipeline([("tokens", Tokens(COUNTED_TOKENS, options.vocabulary)), ("ngrams", NGrams(words=options.ngrams))])
+
+
+def patch_steps(
+    style: str,  # one of `TABLE_STYLES`
+    options: FeatureOptions,
+    shape: Sequence[int] = (),  # as for `pixel_steps`
+    fill: Sequence[int] = (),
+) -> Any | None:  # an unfitted pipeline for one column; None for none
+    "Steps that give how much of each small pattern shows in each quarter of an image."
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from mlbench.features.patches import PatchFeatures
+
+    if not options.patches:
+        return None
+    steps = [("pixels", pixel_steps(options, shape, fill)), ("patches", PatchFeatures(options.patches, random_state=options.seed))]
+    return Pipeline(steps + ([("scale", StandardScaler())] if style == "linear" else []))

@@ -22,7 +22,9 @@ from mlbench.features.blocks import (
     category_steps,
     date_steps,
     mean_steps,
+    ngram_steps,
     number_steps,
+    patch_steps,
     pixel_steps,
     score_steps,
     span_steps,
@@ -100,9 +102,9 @@ def _steps_in_words(column: Column, options: FeatureOptions, is_time: bool) -> t
     if column.kind == "text":
         score = "score of the words; " if options.text_scores else ""
         short = f"{score}{options.topics} topics (trees); weights of up to {options.max_words} words (linear)"
-        return f"{short}; ids of up to {options.vocabulary:,} words in their order (networks)", "free text"
+        return f"{short}; {_runs(options)} of up to {options.vocabulary:,} words (words), and their ids in order (networks)", "free text"
     if column.kind == "image":
-        return "pixels, all images brought to one size (networks)", "an image"
+        return _image_in_words(options, "pixels, all images brought to one size"), "an image"
     what = plural(column.unique, "category", "categories") + (", missing is one more" if column.missing else "")
     if not _many(column, options):
         return "a code (trees); one column per category (linear)", what
@@ -110,6 +112,17 @@ def _steps_in_words(column: Column, options: FeatureOptions, is_time: bool) -> t
     words = "; score of its words" if _worded(column) and options.text_scores else ""
     what += f", too many for codes alone (encode_above = {options.encode_above})"
     return f"{code}mean of the target and rows per category (trees); columns of frequent categories and mean of the target (linear){words}", what
+
+
+def _runs(options: FeatureOptions) -> str:
+    "What is counted in the style `words`."
+    return ("single words", "pairs", "runs of three")[options.ngrams - 1]
+
+
+def _image_in_words(options: FeatureOptions, pixels: str) -> str:
+    "What is done with an image."
+    patterns = f"{options.patches} patterns of its patches in each quarter (trees, linear); " if options.patches else ""
+    return f"{patterns}{pixels} (networks)"
 
 
 TIME_PARTS = ("month", "day", "weekday", "hour")
@@ -147,7 +160,7 @@ def _with_shape(column: FeatureColumn, frame: pd.DataFrame, options: FeatureOpti
         return column
     seen = pixel_steps(options).fit(frame[[column.name]])
     height, width, channels = seen.shape_
-    steps = f"{width} x {height} pixels, {'grey' if channels == 1 else 'in colour'} (networks)"
+    steps = _image_in_words(options, f"{width} x {height} pixels, {'grey' if channels == 1 else 'in colour'}")
     return replace(column, shape=tuple(seen.shape_), fill=tuple(seen.fill_), steps=steps)
 
 # %% ../../nbs/34_features.plan.ipynb #3fce1380
@@ -158,7 +171,7 @@ def _width(plan: FeaturePlan, style: str) -> int:
     "About how many columns the models will see; marks of missing values are not counted."
     parts = len(PARTS) + (len(CYCLES) if style == "linear" else 0)
     per_column = {"numeric": 1, "date": parts, "text": (plan.options.max_words if style == "linear" else plan.options.topics) + 1}
-    per_column |= {"image": 0}
+    per_column |= {"image": 4 * plan.options.patches}
     spread = plan.options.max_categories
     return sum(
         per_column[c.kind] if c.kind in per_column else (min(c.unique + 1, spread) + c.many if style == "linear" else 1 + c.many) for c in plan.columns if c.use
@@ -169,8 +182,9 @@ def _word_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str
     "The parts for words: texts, and categories of several words; one column each."
     options, texts, form = plan.options, plan.of_kind("text"), _form(style)
     worded = [c.name for c in plan.columns if c.use and c.worded]
-    if style == "parts":
-        blocks = [(f"tokens_{i}", token_steps(options), [n]) for i, n in enumerate(texts)]
+    if style in ("parts", "words"):
+        name, steps = ("tokens", token_steps) if style == "parts" else ("ngrams", ngram_steps)
+        blocks = [(f"{name}_{i}", steps(options), [n]) for i, n in enumerate(texts)]
     else:
         blocks = [(f"text_{i}", text_steps(form, options), [n]) for i, n in enumerate(texts)]
         worded = texts + worded
@@ -181,7 +195,10 @@ def _word_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str
 def _image_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str]]]:
     "The parts for images, one column each."
     images = [c for c in plan.columns if c.use and c.kind == "image"]
-    return [(f"pixels_{i}", pixel_steps(plan.options, c.shape, c.fill), [c.name]) for i, c in enumerate(images)] if style == "parts" else []
+    if style == "parts":
+        return [(f"pixels_{i}", pixel_steps(plan.options, c.shape, c.fill), [c.name]) for i, c in enumerate(images)]
+    blocks = [(f"patches_{i}", patch_steps(_form(style), plan.options, c.shape, c.fill), [c.name]) for i, c in enumerate(images)]
+    return [b for b in blocks if b[1] is not None]
 
 
 def _form(style: str) -> str:
@@ -209,8 +226,8 @@ def _transformer(
 
     if style not in STYLES:
         raise UsageError(f"{style!r} is no style of features. {did_you_mean(style, STYLES)}")
-    form = _form(style)
-    wide = style == "linear" and _width(self, style) > WIDE
+    form, counted = _form(style), style == "words" and bool(self.of_kind("text"))
+    wide = counted or style == "linear" and _width(self, style) > WIDE
     spans = self.of_kind("date")
     dates, numbers = [n for n in spans if n != self.time], self.of_kind("numeric")
     clipped = [i for i, n in enumerate(numbers) if n in self.options.clip]
@@ -226,7 +243,7 @@ def _transformer(
     blocks = [b for b in blocks if b[2]]
     if style == "parts":
         return Records(sorted(blocks, key=lambda b: kind_of(b[0]) != "table"))
-    return ColumnTransformer(blocks, remainder="drop", sparse_threshold=0.3 if wide else 0.0, verbose_feature_names_out=False)
+    return ColumnTransformer(blocks, remainder="drop", sparse_threshold=1.0 if counted else 0.3 if wide else 0.0, verbose_feature_names_out=False)
 
 # %% ../../nbs/34_features.plan.ipynb #34d3c9d1
 def _describe(
@@ -423,6 +440,11 @@ def feature_table(
             pairs += [(f, n) for n in names for f in steps.named_steps["means"].get_feature_names_out([n])]
         elif kind_of(block) != "table":
             pairs += [(_part_name(steps, names[0]), names[0])]
+        elif block.startswith("ngrams_"):
+            words = steps.named_steps["tokens"].vocabulary_
+            pairs += [(f"{names[0]}:{gram}", names[0]) for gram in steps.named_steps["ngrams"].grams(words)]
+        elif block.startswith("patches_"):
+            pairs += [(f, names[0]) for f in steps.named_steps["patches"].get_feature_names_out(names)]
         else:
             pairs += [(f, names[0]) for f in steps.get_feature_names_out(names)]
     return pd.DataFrame(pairs, columns=["feature", "column"])

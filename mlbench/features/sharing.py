@@ -18,6 +18,8 @@ from ..core.errors import DataError
 from .blocks import TABLE_STYLES
 from .dates import DateParts, DateSpans
 from .numbers import Numbers
+from .patches import PatchFeatures
+from .pixels import Pixels
 from .plan import FeaturePlan
 from .records import Records
 from .scores import TextScores
@@ -49,7 +51,7 @@ def step_keys(
     return [(tuple(columns), *said[: n + 1]) for n in range(len(said))]
 
 # %% ../../nbs/35_features.sharing.ipynb #a1eda769
-WORTH = (TextScores, TextTopics)  # steps that are fitted once for all styles
+WORTH = (TextScores, TextTopics, PatchFeatures)  # steps that are fitted once for all styles
 
 
 @dataclass
@@ -152,6 +154,13 @@ class SharedFits:
 WITHOUT_LEARNING = (DateParts, DateSpans, FillText, Numbers)  # what they give does not depend on the rows that they were fitted on
 
 
+def _alike(step: Any) -> tuple[Any, ...] | None:
+    "What a fitted step gives the same for as another of its type; None for one that has learnt more than that."
+    if isinstance(step, Pixels):
+        return (*step.shape_, *step.fill_, step.fit_way)
+    return (str(getattr(step, "parts", "")),) if isinstance(step, WITHOUT_LEARNING) else None
+
+
 class SharedRows:
     "Rows on their way through the transformers of several folds."
 
@@ -174,9 +183,9 @@ class SharedRows:
             kept[key] = self.frame[list(columns)]
         given = kept[key]
         for _, step in _steps(block):
-            plain = kept is self._common and isinstance(step, WITHOUT_LEARNING)
-            kept = self._common if plain else self._learnt
-            key = (*key, type(step), str(getattr(step, "parts", ""))) if plain else (*key, id(step))
+            alike = _alike(step) if kept is self._common else None
+            kept = self._learnt if alike is None else self._common
+            key = (*key, id(step)) if alike is None else (*key, type(step), *alike)
             if key not in kept:
                 kept[key] = step.transform(given)
             given = kept[key]
