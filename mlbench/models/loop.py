@@ -6,285 +6,34 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import DataError, MlbenchError, UsageError
-from ..core.files import sha256_text
+from ..core.files import plain
 from ..core.progress import report
-from .checkpoints import copy_into
-from .happenings import Happening, bound, check_happenings, usual
+from .batches import Batches, RecordBatches, step_seed, step_slice, steps_of_epoch
+from .checkpoints import CheckpointError, copy_into
+from .happenings import Happening, TooLarge, bound, check_happenings, out_of_memory, usual
+from .loopstate import LOOK, LoopSettings, State, check_settings, device_of, draws_by_itself, number_type, tensors_of
 from .neural import _turn
 from .rounds import asked_to_end
 from .schedules import Both, make_optimizer, plateau_factor, rate_factors, read_plan
 
+_all_ = ["LoopSettings", "RecordBatches", "State"]
+
 # %% auto #0
-__all__ = ['SHUFFLED_BYTES', 'LOOK', 'TRIAL', 'SAFE', 'FACTS', 'LoopSettings', 'check_settings', 'device_of', 'number_type',
-           'step_seed', 'Batches', 'as_tensors', 'RecordBatches', 'steps_of_epoch', 'step_slice', 'State', 'tensors_of',
-           'draws_by_itself', 'DivergedError', 'Trainer']
-
-# %% ../../nbs/46_models.loop.ipynb #191158d4
-@dataclass(frozen=True)
-class LoopSettings:
-    "How a network is trained."
-
-    optimizer: str = "adamw"  # a name of `schedules.OPTIMIZERS`
-    learning_rate: float = 2e-3  # the full rate
-    weight_decay: float = 0.05  # of weights with at least two axes
-    schedule: str = "one_cycle"  # a name of `schedules.SCHEDULES`
-    warm_up: float = 0.2  # share of the steps until the full rate
-    epochs: int = 20  # passes over the rows
-    steps: int | Sequence[Sequence[int]] = 0  # steps in place of epochs, or a plan that was changed on the way; 0 goes by epochs
-    keep: int = 0  # end after so many steps of the schedule; 0 goes to its end
-    batch_size: int = 0  # rows of a batch; 0 chooses by the number of rows
-    accumulate: int = 1  # batches whose gradients are added up to one step
-    clip: float = 1.0  # longest gradient over all weights; 0 leaves it as it is
-    average: float = 0.0  # what stays of the running mean of the weights at each step; 0 keeps none
-    patience: int = 0  # epochs without an improvement until it stops; 0 goes on to the end
-    precision: str = "auto"  # fp32, bf16, fp16; auto takes bf16 on a GPU that knows it
-    compile: bool = False  # let torch compile the network; on a GPU only
-    device: str = "auto"  # cpu, cuda; auto takes a GPU when there is one
-    seed: int = 0  # of every draw
-
-    def rows_per_step(self, rows: int) -> int:
-        "The batch size for so many rows."
-        return self.batch_size or int(np.clip(rows // 60, 16, 256))
-
-# %% ../../nbs/46_models.loop.ipynb #15c574b2
-def check_settings(
-    settings: LoopSettings,  # as somebody gave them
-) -> None:
-    "Raises `UsageError` with every setting that cannot be."
-    has, whole = asdict(settings), {"epochs": 1, "keep": 0, "batch_size": 0, "accumulate": 1, "patience": 0}
-    wrong = [f"{name}={has[name]!r}, expected a whole number of at least {least}" for name, least in whole.items() if not has[name] >= least]
-    wrong += [f"{name}={has[name]!r}, expected from 0 to below 1" for name in ("average", "warm_up") if not 0 <= has[name] < 1]
-    if not settings.clip >= 0:
-        wrong += [f"clip={settings.clip!r}, expected 0 or a length such as 1.0"]
-    if settings.precision not in ("auto", "fp32", "bf16", "fp16"):
-        wrong += [f"precision={settings.precision!r}, expected auto, fp32, bf16 or fp16"]
-    if settings.steps:
-        read_plan(settings.steps)
-    if wrong:
-        raise UsageError("The training cannot be as asked: " + "; ".join(wrong) + ".")
-
-# %% ../../nbs/46_models.loop.ipynb #a0297e3b
-def device_of(
-    wanted: str,  # cpu, cuda, or auto
-) -> torch.device:
-    "A device; raises `UsageError` for one that there is not."
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise UsageError(f"There is no device {wanted!r}. Write auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device={wanted!r}, and torch finds no such GPU here. Write device='auto', which takes what there is.")
-    return device
-
-
-def number_type(
-    precision: str,  # auto, fp32, bf16 or fp16
-    device: torch.device,  # where is computed
-) -> torch.dtype | None:  # None for 32 bits throughout
-    "The type of numbers for autocast."
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    if precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision='fp16' needs a GPU: its small numbers vanish without a scaled loss. Write precision='bf16' or 'auto'.")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-# %% ../../nbs/46_models.loop.ipynb #af40ea18
-_WORD = (1 << 64) - 1
-
-
-def _mixed(n: int) -> int:
-    "64 bits, each of which depends on all bits of `n`."
-    n = (n + 0x9E3779B97F4A7C15) & _WORD
-    n = ((n ^ (n >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    n = ((n ^ (n >> 27)) * 0x94D049BB133111EB) & _WORD
-    return n ^ (n >> 31)
-
-
-@lru_cache(maxsize=256)
-def _begun(seed: int, purpose: str, rank: int) -> int:
-    return int(sha256_text(f"{seed} {purpose} {rank}")[:16], 16)
-
-
-def step_seed(
-    seed: int,  # of the training
-    purpose: str,  # what is drawn, such as "order" or "network"
-    step: int,  # number of the step
-    rank: int = 0,  # of the process, where several train together
-) -> int:  # 0 to 2**63 - 1
-    "A seed for one purpose in one step."
-    return _mixed(_begun(seed, purpose, rank) ^ step) >> 1
-
-# %% ../../nbs/46_models.loop.ipynb #45d9051d
-class Batches(Protocol):
-    "Rows in batches."
-
-    rows: int  # how many there are
-    size: int  # rows of a batch at most
-
-    def order(self, epoch: int) -> np.ndarray:
-        "The row numbers in the order of an epoch."
-
-    def batch(self, where: slice, number: int, training: bool) -> tuple[dict[str, Tensor], Tensor]:
-        "Parts by name, and targets."
-
-
-def as_tensors(
-    X: Any,  # a structured array, a mapping of arrays by name, or a matrix
-) -> dict[str, Tensor]:  # a matrix is called "table"
-    "The parts of a data set as tensors, without a copy where that is possible."
-    if isinstance(X, Mapping):
-        fields = dict(X)
-    elif getattr(X, "dtype", None) is not None and getattr(X.dtype, "names", None):
-        fields = {name: X[name] for name in X.dtype.names}
-    else:
-        fields = {"table": X if isinstance(X, Tensor) else np.asarray(X, dtype=np.float32)}
-    if not fields:
-        raise UsageError("There is no part to learn from. Give a structured array, a matrix, or arrays by name.")
-    return {name: v if isinstance(v, Tensor) else torch.from_numpy(np.array(v, order="C")) for name, v in fields.items()}
-
-# %% ../../nbs/46_models.loop.ipynb #f83e3741
-SHUFFLED_BYTES = 256_000_000  # data sets up to this size are copied in the order of an epoch
-
-
-def _order(
-    self: RecordBatches,
-    epoch: int,  # from 0
-) -> np.ndarray:  # (rows,) row numbers
-    "Shuffle the rows for an epoch."
-    if self.epoch != epoch:
-        generator = torch.Generator().manual_seed(step_seed(self.seed, "order", epoch))
-        self.shuffled = torch.randperm(self.rows, generator=generator)
-        rows = self.shuffled.to(self.target.device)
-        self.views = ({name: part[rows] for name, part in self.parts.items()}, self.target[rows]) if self.bytes <= SHUFFLED_BYTES else None
-        self.epoch = epoch
-    return self.shuffled.numpy()
-
-
-def _batch(
-    self: RecordBatches,
-    where: slice,  # of the order of the epoch, or of the rows as they are
-    number: int,  # seeds what is drawn
-    training: bool,  # whether it is learned from
-) -> tuple[dict[str, Tensor], Tensor]:  # parts by name, targets
-    "Some rows."
-    parts, target = (self.views or (self.parts, self.target)) if training else (self.parts, self.target)
-    rows: Any = self.shuffled[where].to(target.device) if training and self.views is None else where
-    found, target = {name: part[rows] for name, part in parts.items()}, target[rows]
-    if training and self.augment is not None:
-        self.generator.manual_seed(step_seed(self.seed, "augment", number))
-        return self.augment(found, target, self.generator, True)
-    return found, target
-
-# %% ../../nbs/46_models.loop.ipynb #59321295
-class RecordBatches:
-    "Rows of a data set in batches."
-
-    order, batch = _order, _batch
-
-    def __init__(
-        self,
-        X: Any,  # as `as_tensors` takes it
-        y: Any,  # class codes, or values: one for each row
-        size: int,  # rows of a batch
-        seed: int = 0,  # of the order and of what `augment` draws
-        augment: Callable[..., Any] | None = None,  # called with parts, targets, a generator and True; gives parts and targets
-        device: str | torch.device = "cpu",  # where the batches shall be
-    ):
-        self.parts = {name: part.to(device) for name, part in as_tensors(X).items()}
-        target = y if isinstance(y, Tensor) else torch.from_numpy(np.array(y))
-        self.target = target.to(device, torch.float32 if target.is_floating_point() else torch.int64)
-        self.rows, self.size, self.seed, self.augment = len(self.target), size, seed, augment
-        lengths = {name: len(part) for name, part in self.parts.items()}
-        if not self.rows or set(lengths.values()) != {self.rows} or size < 1:
-            raise UsageError(f"Parts of {lengths} rows, {self.rows} targets and batches of {size}: expected as many targets as rows, and at least one of each.")
-        self.bytes = sum(part.nbytes for part in self.parts.values())
-        self.generator = torch.Generator(device)
-        self.epoch, self.shuffled = -1, torch.arange(self.rows)
-        self.views: tuple[dict[str, Tensor], Tensor] | None = None
-
-# %% ../../nbs/46_models.loop.ipynb #06ecc0d5
-def steps_of_epoch(
-    rows: int,  # of the data set
-    size: int,  # rows of a step at most
-) -> int:  # at least 1
-    "Steps of one pass over the rows."
-    return -(-rows // size)
-
-
-def step_slice(
-    step: int,  # from 0, through all epochs
-    rows: int,  # of the data set
-    steps: int,  # of an epoch
-) -> slice:  # of the order of the epoch
-    "The rows of a step."
-    n = step % steps
-    return slice(n * rows // steps, (n + 1) * rows // steps)
-
-# %% ../../nbs/46_models.loop.ipynb #a9d18c4c
-LOOK = 64  # steps after which losses are looked at
-
-
-@dataclass
-class State:
-    "What training has come to."
-
-    network: nn.Module
-    optimizer: Any
-    average: dict[str, Tensor] = field(default_factory=dict)  # running mean of the weights; empty without one
-    best: dict[str, Tensor] = field(default_factory=dict)  # the weights that held-out rows like best
-    step: int = 0  # that were taken
-    epoch: int = 0  # that were begun
-    plan: tuple[tuple[int, int], ...] = ()  # as `schedules.read_plan` gives it
-    accumulate: int = 1  # pieces of each step
-    rate: float = 1.0  # factor of the learning rate: halved when the training diverged
-    best_step: int = 0
-    best_loss: float = math.inf
-    spent: float = 0.0  # seconds
-    loss_sum: float = 0.0  # of this epoch's losses that were looked at
-    loss_count: int = 0
-    losses: list[Tensor] = field(default_factory=list)  # of the last steps
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry for each epoch
-    notes: list[str] = field(default_factory=list)  # what a person may want to know
-    over: str = ""  # why it ends before its last step
-    parts: dict[str, Tensor] = field(default_factory=dict)  # of the batch, for happenings
-    target: Any = None  # of the batch, for happenings
-    loss: Any = None  # of the batch, for happenings
-
-    @property
-    def total_steps(self) -> int:
-        "Steps that are planned."
-        return self.plan[-1][1] if self.plan else 0
-
-# %% ../../nbs/46_models.loop.ipynb #8a479846
-def tensors_of(
-    network: nn.Module,  # any
-) -> dict[str, Tensor]:  # weights and buffers that a file of the network holds, by name
-    "The tensors of a network, not copied."
-    stored = network.state_dict(keep_vars=True)
-    return {name: t.detach() for name, t in [*network.named_parameters(), *network.named_buffers()] if name in stored}
-
-
-def draws_by_itself(
-    network: nn.Module,  # any
-) -> bool:
-    "Whether a network draws from the random state that all of torch shares, such as `nn.Dropout` does."
-    kinds = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
-    share = lambda m: getattr(m, "p", 0) or getattr(m, "dropout", 0)
-    return getattr(network, "draws_by_itself", False) or any(isinstance(m, kinds) and share(m) for m in network.modules())
+__all__ = ['TRIAL', 'SAFE', 'FACTS', 'ASKED', 'TIME_OVER', 'ELSEWHERE', 'DivergedError', 'Trainer', 'find_rate', 'suggested_rate',
+           'largest_batch', 'LoopSettings', 'RecordBatches', 'State']
 
 # %% ../../nbs/46_models.loop.ipynb #33d69655
 def _output(self: Trainer, parts: dict[str, Tensor]) -> Any:
@@ -457,7 +206,7 @@ def _look(self: Trainer) -> bool:
 def _begin_again(self: Trainer, why: str) -> None:
     "Go back to the beginning with half the rate; raises `DivergedError` the second time."
     state, full = self.state, self.settings.learning_rate
-    if state.rate < 1 or self.replays:
+    if state.rate < 1:
         raise DivergedError(
             f"The training diverged: {why}, with the learning rate {full * state.rate:g}. Write a smaller learning_rate, such as {full / 10:g}, "
             f"a longer warm_up, or clip gradients (clip=1.0)."
@@ -526,6 +275,7 @@ def _change_plan(self: Trainer, left: float, pace: float) -> None:
     rest = state.total_steps - state.step
     if rest > 10 and abs(total - state.total_steps) > 0.1 * rest:
         state.plan = (*state.plan, (state.step, total)) if state.step > state.plan[-1][0] else state.plan
+        self.clock = (time.monotonic(), state.step)
         self._set_rates()
 
 # %% ../../nbs/46_models.loop.ipynb #c061ffe5
@@ -561,11 +311,11 @@ def _watch(self: Trainer, began: float, seconds: float | None) -> None:
     "Ask the clock and whoever may want an end."
     state, now = self.state, time.monotonic()
     if asked_to_end():
-        state.over = "asked to end"
+        state.over = ASKED
     if seconds is None:
         return
     if now - began >= seconds:
-        state.over = state.over or "the time is over"
+        state.over = state.over or TIME_OVER
     elif not self.replays and now >= self.next_look:
         self.next_look = now + seconds / 20
         self._change_plan(seconds * (1 + SAFE) / 2 - (now - began), (now - self.clock[0]) / max(state.step - self.clock[1], 1))
@@ -632,7 +382,7 @@ def _fit(
     state.spent = time.monotonic() - began
     return state
 
-# %% ../../nbs/46_models.loop.ipynb #0bdb118c
+# %% ../../nbs/46_models.loop.ipynb #acd64af4
 def _numbers(self: Trainer) -> dict[str, Tensor]:
     "Weights, their mean, the best ones, the optimiser and the last losses; not copied."
     state = self.state
@@ -643,7 +393,8 @@ def _numbers(self: Trainer) -> dict[str, Tensor]:
     return found | ({"losses": torch.stack(state.losses)} if state.losses else {})
 
 
-FACTS = ("step", "epoch", "accumulate", "rate", "best_step", "best_loss", "spent", "loss_sum", "loss_count", "history", "notes")
+FACTS = ("step", "epoch", "accumulate", "rate", "best_step", "best_loss", "spent", "loss_sum", "loss_count", "history", "notes", "over")
+ASKED, TIME_OVER = "asked to end", "the time is over"  # reasons that a later fit knows nothing of
 
 
 def _facts(self: Trainer) -> dict[str, Any]:
@@ -652,7 +403,18 @@ def _facts(self: Trainer) -> dict[str, Any]:
     found |= {"settings": asdict(self.settings), "threads": torch.get_num_threads(), "torch": torch.__version__}
     return found | ({} if self.scaler is None else {"scaler": self.scaler.state_dict()})
 
-# %% ../../nbs/46_models.loop.ipynb #a9519b86
+# %% ../../nbs/46_models.loop.ipynb #5724c9f3
+ELSEWHERE = ("device", "compile", "patience", "keep")  # settings that may be others when a training goes on
+
+
+def _check_kept(self: Trainer, kept: Mapping[str, Any]) -> None:
+    "Raise `CheckpointError` when a state was made with other settings."
+    own = json.loads(json.dumps(asdict(self.settings), default=plain))
+    wrong = [f"{name}={kept.get(name)!r}, here {value!r}" for name, value in own.items() if name not in ELSEWHERE and kept.get(name) != value]
+    if wrong:
+        raise CheckpointError(f"The checkpoint was made with {'; '.join(wrong)}. Give the settings that it was made with, or another folder to begin anew.")
+
+# %% ../../nbs/46_models.loop.ipynb #b587c5b6
 def _take_back(
     self: Trainer,
     numbers: Mapping[str, Tensor],  # as `numbers` gave them
@@ -663,13 +425,14 @@ def _take_back(
     for name, tensor in numbers.items():
         what, _, rest = name.partition(".")
         groups.setdefault(what, {})[rest] = tensor
+    self._check_kept(facts["settings"])
     copy_into(self.tensors, groups.get("network", {}), "The weights of this checkpoint")
     state.average = {name: groups["average"][name].to(t.device, copy=True) for name, t in state.average.items()}
     state.best = {name: t.to(self.device, copy=True) for name, t in groups.get("best", {}).items()}
     state.losses = list(groups["losses"][""].to(self.device, copy=True).unbind()) if "losses" in groups else []
     for name in FACTS:
         setattr(state, name, facts[name])
-    state.plan, state.over = tuple((a, b) for a, b in facts["plan"]), ""
+    state.plan, state.over = tuple((a, b) for a, b in facts["plan"]), "" if state.over in (ASKED, TIME_OVER) else state.over
     self._restore_optimizer(groups.get("optimizer", {}))
     if self.scaler is not None and "scaler" in facts:
         self.scaler.load_state_dict(facts["scaler"])
@@ -741,7 +504,7 @@ class Trainer:
     _averaged, _through, evaluate, outputs = _averaged, _through, _evaluate, _outputs
     _explain, _look, _begin_again, _pace, _make_plan, _change_plan = _explain, _look, _begin_again, _pace, _make_plan, _change_plan
     _begin_epoch, _end_epoch, _watch, _run, _finish, fit = _begin_epoch, _end_epoch, _watch, _run, _finish, _fit
-    numbers, facts, take_back, replay, _own_draws = _numbers, _facts, _take_back, _replay, _own_draws
+    numbers, facts, take_back, replay, _own_draws, _check_kept = _numbers, _facts, _take_back, _replay, _own_draws, _check_kept
     _restore_optimizer, _forget_optimizer, _first_average, _set_rates = _restore_optimizer, _forget_optimizer, _first_average, _set_rates
 
     def __init__(
@@ -772,5 +535,62 @@ class Trainer:
         self.on = {event: bound(self.happenings, event) for event in vars(Happening) if not event.startswith("_")}
         self.looks = bool(self.on["batch_begin"] or self.on["loss_ready"])
         self.seeded: Callable[[int], Any] | None = None
-        self.start, self.rates = dict(self.tensors), np.zeros(0)
-        self.clock, self.next_look = (0.0, 0), 0.0
+        self.start, self.rates, self.clock, self.next_look = dict(self.tensors), np.zeros(0), (0.0, 0), 0.0
+
+# %% ../../nbs/46_models.loop.ipynb #648326e1
+def find_rate(
+    trainer_of: Callable[[], Trainer],  # makes a fresh one each time
+    low: float = 1e-6,  # the first rate
+    high: float = 1.0,  # the last rate
+    steps: int = 100,  # between them
+) -> pd.DataFrame:  # rate, loss, and smooth: the mean of the last losses
+    "The loss of each step while the rate grows; ends where the loss explodes."
+    if not 0 < low < high or steps < 2:
+        raise UsageError(f"low={low!r}, high={high!r}, steps={steps!r}: expected rates above 0, the lower one first, and at least 2 steps.")
+    trainer, losses, smooth = trainer_of(), [], []
+    trainer.rates, mean = np.geomspace(low, high, steps), 0.0
+    with trainer._own_draws():
+        for step in range(steps):
+            if step % trainer.epoch_steps == 0:
+                trainer._begin_epoch()
+            while not trainer._try_step(step_slice(step, trainer.batches.rows, trainer.epoch_steps)):
+                continue
+            losses.append(float(trainer.state.losses.pop()))
+            mean = 0.9 * mean + 0.1 * losses[-1]
+            smooth.append(mean / (1 - 0.9 ** (step + 1)))
+            if not smooth[-1] < 4 * min(smooth) + 1e-9:
+                break
+    return pd.DataFrame({"rate": trainer.rates[: len(losses)], "loss": losses, "smooth": smooth})
+
+
+def suggested_rate(
+    found: pd.DataFrame,  # as `find_rate` gives it
+) -> float:  # a third of the rate where the smooth loss is least
+    "A full rate to train with."
+    return float(found["rate"][found["smooth"].idxmin()]) / 3
+
+# %% ../../nbs/46_models.loop.ipynb #d1d860f6
+def largest_batch(
+    trainer_of: Callable[[int], Trainer],  # makes a fresh one for a batch size
+    most: int = 4096,  # not tried beyond
+) -> int:  # rows; raises `TooLarge` when not even one fits
+    "The largest power of two of rows that fit into memory in one step."
+    size, fits = 1, 0
+    while size <= most and not fits:
+        size, done = 2 * size, size
+        trainer = trainer_of(done)
+        trainer.on = dict.fromkeys(trainer.on, ())
+        trainer.rates = np.full(1, trainer.settings.learning_rate)
+        try:
+            with trainer._own_draws():
+                trainer._begin_epoch()
+                trainer._try_step(slice(0, min(done, trainer.batches.rows)))
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if done == 1:
+                raise TooLarge("A single row of this network does not fit into memory. Choose a smaller width or depth, or smaller images.") from error
+            fits = done // 2
+        if done >= trainer.batches.rows:
+            break
+    return fits or done
