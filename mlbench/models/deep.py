@@ -168,7 +168,7 @@ def begin_with(
     unlike = [n for n, t in given.items() if not n.startswith("head.") and n in own and own[n].shape != t.shape]
     taken = {n: t for n, t in given.items() if n in own and own[n].shape == t.shape}
     if unlike or not taken:
-        told = [f"{n} {tuple(given[n].shape)}, here {tuple(own[n].shape)}" for n in unlike[:5]]
+        told = [f"{n} {tuple(given[n].shape)}, here {tuple(own[n].shape)}" for n in sorted(unlike)[:5]]
         raise UsageError(
             f"start= holds weights of another network ({'; '.join(told) or 'no name is known here'}). "
             "Use the same network, width, depth, embedding and parts as in pre-training, or leave start out."

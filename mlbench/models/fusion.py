@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch import nn
 from ..core.errors import UsageError
 from ..data.parts import Part
 from .bags import BagOfWords
+from .convnets import ConvNeXt, EfficientNet, ResNet, SmallCNN
 from .layers import Bend, Curves, Drop, Normalise, Words, pooled
+from .sequences import PatchTransformer, Recurrent, TableTransformer, TextCNN, TextTransformer
 from .tabm import EMBEDDED
 
 # %% auto #0
@@ -167,10 +170,21 @@ class Builder:
 NETWORKS: dict[str, Builder] = {
     "mean": Builder("tokens", MeanOfWords, "mean of word vectors", {"learning_rate": 3e-3}),
     "bag": Builder("tokens", BagOfWords, "mean of vectors of words and pairs of neighbours", {"learning_rate": 3e-3}),
+    "text_cnn": Builder("tokens", TextCNN, "phrases of three to five words", {"learning_rate": 2e-3}),
+    "rnn": Builder("tokens", partial(Recurrent, reader="rnn"), "plain recurrent network, both ways", {"learning_rate": 1e-3}),
+    "lstm": Builder("tokens", partial(Recurrent, reader="lstm"), "LSTM, both ways", {"learning_rate": 2e-3}),
+    "gru": Builder("tokens", partial(Recurrent, reader="gru"), "GRU, both ways", {"learning_rate": 2e-3}),
+    "transformer": Builder("tokens", TextTransformer, "Transformer over words", {"learning_rate": 1e-3}),
     "convolutions": Builder("pixels", ThreeConvolutions, "three convolutions", {"learning_rate": 3e-3}),
+    "small_cnn": Builder("pixels", SmallCNN, "whitening and three levels of convolutions", {"learning_rate": 4e-3}),
+    "resnet": Builder("pixels", ResNet, "residual network of 8 to 50 layers", {"learning_rate": 3e-3}),
+    "efficientnet": Builder("pixels", EfficientNet, "inverted residuals: few weights, little arithmetic", {"learning_rate": 3e-3}),
+    "convnext": Builder("pixels", ConvNeXt, "wide kernels and layers over channels", {"learning_rate": 2e-3}),
+    "patches": Builder("pixels", PatchTransformer, "Transformer over squares of a picture", {"learning_rate": 1e-3}),
     "curves": Builder("table", TableNet, "multilayer perceptron over curves of numbers", {"learning_rate": 2e-3}),
+    "table_transformer": Builder("table", TableTransformer, "Transformer over columns", {"learning_rate": 1e-3}),
 }
-USUAL = {"tokens": "mean", "pixels": "convolutions", "table": "curves"}  # what `auto` takes
+USUAL = {"tokens": "text_cnn", "pixels": "small_cnn", "table": "curves"}  # what `auto` takes
 
 # %% ../../nbs/46_models.fusion.ipynb #9e1f9e52
 def chosen_encoders(
