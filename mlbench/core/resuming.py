@@ -23,7 +23,7 @@ from .files import atomic_path, plain, remove, stable_json
 from .progress import report
 
 # %% auto #0
-__all__ = ['pack', 'unpack', 'Checkpoints', 'content_key', 'InnerPiece', 'resumable', 'inner_piece']
+__all__ = ['SHARE', 'pack', 'unpack', 'Checkpoints', 'content_key', 'InnerPiece', 'resumable', 'inner_piece']
 
 # %% ../../nbs/02_core.resuming.ipynb #a5b81068
 def pack(
@@ -150,6 +150,9 @@ def content_key(
     return hashlib.sha256("".join(f"{name}={_digest(parts[name])};" for name in sorted(parts)).encode()).hexdigest()[:40]
 
 # %% ../../nbs/02_core.resuming.ipynb #08d0832f
+SHARE = 50.0  # seconds of work for each second of keeping, at least
+
+
 @dataclass
 class InnerPiece:
     "The state of work that goes on; outside of a `resumable` block it keeps nothing."
@@ -158,6 +161,7 @@ class InnerPiece:
     key: str
     began: float = field(default_factory=time.monotonic)
     last: float = field(default_factory=time.monotonic)
+    took: float = 0.0  # seconds of the last save
 
     def load(self) -> dict[str, Any] | None:
         "The last state that was kept; None when there is none."
@@ -167,12 +171,14 @@ class InnerPiece:
 
     def due(self) -> bool:
         "Whether it is time to keep the state."
-        return bool(self.checkpoints) and time.monotonic() - self.last >= self.checkpoints.every
+        return bool(self.checkpoints) and time.monotonic() - self.last >= (self.checkpoints.every and max(self.checkpoints.every, SHARE * self.took))
 
     def save(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         "Keep the state."
+        start = time.monotonic()
+        self.checkpoints.save(self.key, arrays, {**facts, "seconds_of_work": start - self.began})
         self.last = time.monotonic()
-        self.checkpoints.save(self.key, arrays, {**facts, "seconds_of_work": self.last - self.began})
+        self.took = self.last - start
 
 # %% ../../nbs/02_core.resuming.ipynb #54fabb0d
 _lent: ContextVar[tuple[Checkpoints, str, set[str]] | None] = ContextVar("mlbench_checkpoints", default=None)

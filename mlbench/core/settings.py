@@ -38,6 +38,9 @@ class Settings:
     debug: bool = False  # show whole tracebacks
     wandb_mode: str = "offline"  # the user's own WANDB_MODE, or offline
     mlflow_uri: str | None = None  # the user's own MLFLOW_TRACKING_URI
+    rank: int = 0  # of this process among those that train together
+    world: int = 1  # how many processes train together
+    local_rank: int = 0  # of this process on its machine: the number of its GPU
 
 # %% ../../nbs/01_core.settings.ipynb #4667bae9
 def settings(
@@ -65,6 +68,9 @@ def settings(
         debug=env.get("MLBENCH_DEBUG") == "1",
         wandb_mode=env.get("WANDB_MODE") or "offline",
         mlflow_uri=env.get("MLFLOW_TRACKING_URI") or None,
+        rank=int(env.get("RANK") or 0),
+        world=int(env.get("WORLD_SIZE") or 1),
+        local_rank=int(env.get("LOCAL_RANK") or 0),
     )
 
 # %% ../../nbs/01_core.settings.ipynb #41f5519c

@@ -155,7 +155,7 @@ def _due(self: Checkpoint) -> bool:
     "Whether it is time to keep the state."
     if isinstance(self.place, InnerPiece):
         return self.place.due()
-    return time.monotonic() - self.last >= max(self.every, 50 * self.took)
+    return time.monotonic() - self.last >= (self.every and max(self.every, 50 * self.took))
 
 
 def _save(
