@@ -99,7 +99,7 @@ def _chosen_strength(model: WordLinearClassifier, X: csr_matrix, ranks: np.ndarr
     known = np.unique(ranks[~held])
     if held.sum() < 2 * ASIDE or len(np.unique(ranks[held])) < 2:
         return 1.0
-    again, left = np.searchsorted(known, ranks[~held]), [np.inf, 1.0]
+    again, left = np.asarray(np.searchsorted(known, ranks[~held])), [np.inf, 1.0]
     for strength in strengths:
         inner = _learnt(model, X[~held], again, len(known), strength)
         loss = log_loss(np.searchsorted(known, ranks[held]), inner.predict_proba(X[held]), labels=np.arange(len(known)))

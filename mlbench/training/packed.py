@@ -107,7 +107,7 @@ def _changed(estimator: Any, change: Any) -> Any:
     if hasattr(estimator, "members_"):
         estimator = copy.copy(estimator)
         estimator.members_ = [m | {"estimators": [change(e) for e in m["estimators"]]} for m in estimator.members_]
-    elif hasattr(estimator, "steps"):
+    elif hasattr(estimator, "named_steps"):
         estimator = copy.copy(estimator)
         estimator.steps = [(name, change(step)) for name, step in estimator.steps]
     return estimator
