@@ -15,6 +15,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, check_random_state, column_or_1d, validate_data
 
 from ..core.errors import DataError, UsageError
+from ..core.resuming import inner_piece
 from ..data.parts import Part, as_record
 from .lazymodel import KeptModel, checked_values, ranks_of_classes
 from .neural import one_thread, softmax, split_held_out
@@ -176,7 +177,18 @@ def begin_with(
     network.load_state_dict(taken, strict=False)
     return sorted(taken)
 
-# %% ../../nbs/46_models.deep.ipynb #c760e365
+# %% ../../nbs/46_models.deep.ipynb #ebd971b1
+def _made_from(self: _Deep, network: Any, seed: int, rows: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    "All that the weights depend on, for the key of the state; pre-trained weights are in the first ones already."
+    import torch
+
+    settings = {name: repr(value) for name, value in sorted(self.get_params().items()) if name != "start"}
+    found: dict[str, Any] = {f"first {name}": t.numpy() for name, t in network.state_dict().items()}
+    for which, (record, y) in rows.items():
+        found |= {f"{which} {name}": record[name] for name in record.dtype.names} | {f"{which} target": y}
+    return found | {"settings": settings, "seed": seed, "torch": torch.__version__}
+
+# %% ../../nbs/46_models.deep.ipynb #19cc97f9
 def _new_network(self: _Deep, record: np.ndarray, parts: Sequence[Part], outputs: int, seed: int, mirror: bool) -> tuple[Any, dict[str, Any]]:
     "A network that has seen the rows and was not trained yet, and what the head of the file tells of it."
     from mlbench.models.fusion import build
@@ -194,6 +206,7 @@ def _new_network(self: _Deep, record: np.ndarray, parts: Sequence[Part], outputs
 def _learn(self: _Deep, record: np.ndarray, parts: Sequence[Part], y: np.ndarray, classes: np.ndarray | None, held: Any, seconds: float | None) -> None:
     "Set rows aside if none are given, train, and keep the network, the epochs and what repeats them."
     from mlbench.models.augment import augment_of
+    from mlbench.models.checkpoints import Checkpoint
     from mlbench.models.loop import RecordBatches, Trainer, device_of
 
     random, judged = check_random_state(self.random_state), held is not None
@@ -208,8 +221,10 @@ def _learn(self: _Deep, record: np.ndarray, parts: Sequence[Part], y: np.ndarray
         size, device = settings.rows_per_step(len(y)), device_of(self.device)
         batches = RecordBatches(record, y, size, seed, augment, device)
         others = RecordBatches(held[0], held[1], size, seed, None, device) if held is not None else None
+        rows = {"rows": (record, y)} | ({} if held is None else {"held": held})
+        piece = inner_piece(lambda: _made_from(self, network, seed, rows))
         trainer = Trainer(network, _loss_of(self, y, classes), batches, settings, (), others)
-        state = trainer.fit(seconds)
+        state = trainer.fit(seconds, Checkpoint(piece))
     self._keep(network_bytes(state.network, about))
     self._library_model()
     self.parts_, self.history_, self.n_iter_ = tuple(parts), state.history, len(state.history)
