@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +19,11 @@ import numpy as np
 from ..core.errors import ExportError
 
 # %% auto #0
-__all__ = ['KINDS', 'Converter', 'CONVERTERS', 'TRANSLATORS', 'OPSETS', 'IR_VERSION', 'Block', 'tensor', 'type_key', 'converts',
-           'converter_of', 'Graph']
+__all__ = ['KINDS', 'Converter', 'CONVERTERS', 'TRANSLATORS', 'MOST_BYTES', 'OPSETS', 'IR_VERSION', 'Block', 'tensor',
+           'image_shape', 'type_key', 'converts', 'converter_of', 'Graph']
 
 # %% ../../nbs/70_deployment.graph.ipynb #1de660d0
-KINDS = ("number", "text", "date")  # what a block may hold; a date is a number of seconds since 1970-01-01, UTC
+KINDS = ("number", "text", "date", "tokens", "pixels")  # what a block may hold; a date is a number of seconds since 1970-01-01, UTC
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Block:
     tensor: str  # its name in the graph
     kind: str  # one of `KINDS`
     width: int = 1  # columns
+    shape: tuple[int, ...] = ()  # of one row of pixels: height, width, channels
 
 # %% ../../nbs/70_deployment.graph.ipynb #acaaf0b0
 def _array(
@@ -44,23 +47,39 @@ def _array(
         return array if array.dtype == np.uint8 else array.astype(np.int64)
     return array if array.dtype.kind == "b" else array.astype(object)
 
-# %% ../../nbs/70_deployment.graph.ipynb #20ccc5a3
-def _constant(
+# %% ../../nbs/70_deployment.graph.ipynb #ec3f5f55
+def _stored(
     self: Graph,
-    value: Any,  # a number, a text, a list of these, or an array
+    array: np.ndarray,  # as it is to be stored
 ) -> str:  # the name of the stored tensor
-    "Store a constant, once for each content."
+    "Store an array, once for each content."
     from onnx import numpy_helper
 
-    array = _array(value)
-    content = (array.dtype.str, array.shape, tuple(array.ravel()) if array.dtype == object else array.tobytes())
+    inside = tuple(array.ravel()) if array.dtype == object else hashlib.sha256(array.tobytes()).digest()
+    content = (array.dtype.str, array.shape, inside)
     if content not in self.known:
         name = self.name("constant")
         self.initializers.append(numpy_helper.from_array(array, name))
         self.known[content] = name
     return self.known[content]
 
-# %% ../../nbs/70_deployment.graph.ipynb #81e8fecd
+
+def _constant(
+    self: Graph,
+    value: Any,  # a number, a text, a list of these, or an array
+) -> str:  # the name of the stored tensor
+    "Store a constant: floats as doubles, whole numbers as int64."
+    return self.stored(_array(value))
+
+
+def _single(
+    self: Graph,
+    value: Any,  # a number, a list of numbers, or an array
+) -> str:  # the name of the stored tensor
+    "Store a constant of single precision, as networks have them."
+    return self.stored(np.asarray(value, np.float32))
+
+# %% ../../nbs/70_deployment.graph.ipynb #1b7daa06
 def _name(
     self: Graph,
     hint: str,  # beginning of the name
@@ -86,7 +105,7 @@ def _attribute(
     made.ints.extend(value.astype(np.int64).tolist())
     return made
 
-
+# %% ../../nbs/70_deployment.graph.ipynb #c69f8246
 def _node(
     self: Graph,
     op: str,  # an operation of ONNX
@@ -130,17 +149,30 @@ def _table(
     lists = {"keys_tensor": tensor(keys), "values_tensor": tensor(values), "default_tensor": tensor([default])}
     return self.node("LabelEncoder", name, domain="ai.onnx.ml", **lists)
 
-# %% ../../nbs/70_deployment.graph.ipynb #4a2b2d18
+# %% ../../nbs/70_deployment.graph.ipynb #cad1b6de
+def image_shape(
+    kind: str,  # of an input
+) -> tuple[int, ...]:  # height, width and channels; () for other kinds
+    "The form of the images of an input; `ExportError` when the kind names none that there can be."
+    if not kind.startswith("image"):
+        return ()
+    found = re.fullmatch(r"image:([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", kind)
+    if found is None:
+        raise ExportError(f"The kind {kind!r} does not say how large images are. Write it as image:HEIGHTxWIDTHxCHANNELS, such as image:32x32x3.")
+    return tuple(map(int, found.groups()))
+
+# %% ../../nbs/70_deployment.graph.ipynb #341c2324
 def _input(
     self: Graph,
     name: str,  # the column's name in the data
-    kind: str,  # number, text or date
-) -> Block:  # one column
+    kind: str,  # number, text, date, or image:HEIGHTxWIDTHxCHANNELS
+) -> Block:  # one column, or the pixels of images
     "Declare a raw column."
+    shape = image_shape(kind)
     if not name or name in self.inputs:
         raise ExportError(f"Column name {name!r} is empty or there twice. Rename the column in the data.")
     self.inputs[name] = kind
-    return Block(name, kind)
+    return Block(name, "pixels", math.prod(shape), shape) if shape else Block(name, kind)
 
 
 def _join(
@@ -148,9 +180,10 @@ def _join(
     blocks: Sequence[Block],  # of one kind; dates count as numbers
 ) -> Block:  # all their columns, in order
     "Put blocks side by side."
-    kinds = {"text" if b.kind == "text" else "number" for b in blocks}
+    kinds = {"number" if b.kind == "date" else b.kind for b in blocks}
     if len(kinds) != 1:
-        raise ExportError(f"{self.where()} mixes texts and numbers in one step. Give each kind its own block of the ColumnTransformer.")
+        names = " and ".join(sorted((k.rstrip("s") + "s" for k in kinds), reverse=True))
+        raise ExportError(f"{self.where()} mixes {names} in one step. Give each kind its own block of the ColumnTransformer.")
     if len(blocks) == 1:
         return blocks[0]
     joined = self.node("Concat", *(b.tensor for b in blocks), axis=1)
@@ -223,7 +256,31 @@ def _convert(
     self.trail.pop()
     return given
 
-# %% ../../nbs/70_deployment.graph.ipynb #9e345c23
+# %% ../../nbs/70_deployment.graph.ipynb #1b777bcb
+MOST_BYTES = 2_000_000_000  # of the constants of one file
+
+
+def _declared(
+    name: str,
+    kind: str,  # of an input or of a block
+    width: int,  # columns
+    shape: tuple[int, ...] = (),  # of one row of pixels
+) -> Any:  # a ValueInfoProto
+    "How an input or an output stands in the file."
+    from onnx import TensorProto, helper
+
+    types = {"text": TensorProto.STRING, "tokens": TensorProto.INT64, "pixels": TensorProto.UINT8}
+    return helper.make_tensor_value_info(name, types.get(kind, TensorProto.DOUBLE), ["rows", *(shape or [width])])
+
+
+def _constant_bytes(initializers: Sequence[Any]) -> int:
+    "Size of all constants; refuses what one file cannot hold."
+    size = sum(len(i.raw_data) for i in initializers)
+    if size > MOST_BYTES:
+        raise ExportError(f"The weights take {size / 1e9:.1f} GB, and one ONNX file holds {MOST_BYTES / 1e9:g}. Take a smaller network or fewer folds.")
+    return size
+
+# %% ../../nbs/70_deployment.graph.ipynb #2ba12425
 OPSETS = {"": 21, "ai.onnx.ml": 5}  # ONNX 1.16, ONNX Runtime 1.20 and later
 IR_VERSION = 10
 
@@ -235,11 +292,12 @@ def _build(
 ) -> bytes:  # the file
     "Finish the graph: name the outputs, check everything, serialise."
     import onnx
-    from onnx import TensorProto, helper
+    from onnx import helper
 
+    _constant_bytes(self.initializers)
     nodes = self.nodes + [helper.make_node("Identity", [b.tensor], [name]) for name, b in outputs.items()]
-    raw = [helper.make_tensor_value_info(n, TensorProto.STRING if k == "text" else TensorProto.DOUBLE, ["rows", 1]) for n, k in self.inputs.items()]
-    given = [helper.make_tensor_value_info(n, TensorProto.STRING if b.kind == "text" else TensorProto.DOUBLE, ["rows", b.width]) for n, b in outputs.items()]
+    raw = [_declared(n, "pixels" if image_shape(k) else k, 1, image_shape(k)) for n, k in self.inputs.items()]
+    given = [_declared(n, b.kind, b.width, b.shape) for n, b in outputs.items()]
     graph = helper.make_graph(nodes, "mlbench", raw, given, self.initializers)
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="mlbench")
@@ -247,7 +305,7 @@ def _build(
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 
-# %% ../../nbs/70_deployment.graph.ipynb #1152e18d
+# %% ../../nbs/70_deployment.graph.ipynb #4335fc26
 @dataclass
 class Graph:
     "An ONNX graph in the making."
@@ -263,6 +321,7 @@ class Graph:
     spread: int = 0  # numbers that the widest step makes of one row; 0 where no step is wide
     watched: bool = False  # whether every step is written alone, so that its output can be looked at
 
-    name, node, constant, table = _name, _node, _constant, _table
+    name, node, table = _name, _node, _table
+    stored, constant, single = _stored, _constant, _single
     input, join, full = _input, _join, _full
     where, convert, build = _where, _convert, _build
