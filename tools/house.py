@@ -29,7 +29,7 @@ HEAVY = {"torch", "shap", "lightgbm", "wandb", "mlflow", "onnx", "onnxruntime"}
 NETWORKS = {  # modules whose classes are torch's: they load torch, and no module beside them loads them
     f"mlbench.models.{name}"
     for name in (
-        "layers convnets sequences bags fusion loop schedules losses checkpoints happenings spread "
+        "layers convnets sequences bags fusion batches loopstate loop schedules losses checkpoints happenings spread "
         "augment autoencoder generators pretraining distilling transfer lora tagging"
     ).split()
 }
