@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.errors import DataError, UsageError, did_you_mean
 
 # %% auto #0
-__all__ = ['Gain', 'paired_gain', 'folds_of', 'gains_of', 'told', 'tags_of', 'MoreRows']
+__all__ = ['Gain', 'paired_gain', 'folds_of', 'gains_of', 'told', 'Around', 'tags_of', 'MoreRows']
 
 # %% ../../nbs/45_models.gains.ipynb #d1c95b38
 class Gain(NamedTuple):
@@ -109,61 +109,16 @@ def told(
     return said
 
 # %% ../../nbs/45_models.gains.ipynb #4f5bf836
-def _more(make: Any, X: Any, y: np.ndarray, share: float, only: bool) -> tuple[Any, np.ndarray]:
-    "Training rows as the estimator gets them."
-    if not hasattr(make, "sample"):
-        X, y = make(X, y)
-        return X, np.asarray(y)
-    answers = np.random.default_rng(len(y)).permutation(y)
-    answers = np.resize(answers, round(share * len(y)))
-    made = clone(make).fit(X, y).sample(len(answers), answers)
-    return (made, answers) if only else (np.concatenate([X, made]), np.concatenate([y, answers]))
-
-
 def _has(name: str) -> Any:
     "Whether the estimator inside has a method."
     return available_if(lambda self: hasattr(getattr(self, "estimator_", self.estimator), name))
 
-# %% ../../nbs/45_models.gains.ipynb #1b871585
-def _fit_more(
-    self: MoreRows,
-    X: Any,  # rows of any sort
-    y: Any,  # (rows,) their answers
-) -> MoreRows:
-    "Make rows, then fit the estimator; neither the estimator nor the maker that was given is changed."
-    if self.estimator is None or not (callable(self.make) or hasattr(self.make, "sample")):
-        raise UsageError("MoreRows found no estimator or no maker. Write MoreRows(estimator, smote), or give an object with fit and sample.")
-    X, y = _more(self.make, X, np.asarray(y), self.share, self.only)
-    self.estimator_ = clone(self.estimator).fit(X, y)
-    self.rows_ = len(y)
-    return self
 
+class Around(MetaEstimatorMixin, BaseEstimator):
+    "What estimators around another have in common: it is fitted as `estimator_`, and answers."
 
-def tags_of(
-    outer: Any,  # scikit-learn's tags of the estimator around it; changed
-    estimator: Any,  # the one inside, or None
-) -> Any:  # the outer tags
-    "Tags of an estimator around another: it is of the same kind, and takes the same rows."
-    if estimator is not None:
-        own = estimator.__sklearn_tags__()
-        outer.estimator_type, outer.classifier_tags, outer.regressor_tags = own.estimator_type, own.classifier_tags, own.regressor_tags
-        outer.input_tags = own.input_tags
-    return outer
-
-# %% ../../nbs/45_models.gains.ipynb #88125065
-class MoreRows(MetaEstimatorMixin, BaseEstimator):
-    "An estimator that is trained on more rows than it is given, made from those that it is given."
-
-    def __init__(
-        self,
-        estimator: Any = None,  # any classifier or regressor
-        make: Any = None,  # function (X, y) -> (X, y), or an object with fit(X, y) and sample(count, y)
-        share: float = 1.0,  # rows made for each row that there is, where `make` has `sample`
-        only: bool = False,  # train on made rows alone, where `make` has `sample`
-    ):
-        self.estimator, self.make, self.share, self.only = estimator, make, share, only
-
-    fit = _fit_more
+    estimator: Any
+    estimator_: Any
 
     def predict(self, X: Any) -> np.ndarray:
         "What the estimator predicts."
@@ -187,3 +142,48 @@ class MoreRows(MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         return tags_of(super().__sklearn_tags__(), self.estimator)
+
+# %% ../../nbs/45_models.gains.ipynb #1b871585
+def tags_of(
+    outer: Any,  # scikit-learn's tags of the estimator around it; changed
+    estimator: Any,  # the one inside, or None
+) -> Any:  # the outer tags
+    "Tags of an estimator around another: it is of the same kind, and takes the same rows."
+    if estimator is not None:
+        own = estimator.__sklearn_tags__()
+        outer.estimator_type, outer.classifier_tags, outer.regressor_tags = own.estimator_type, own.classifier_tags, own.regressor_tags
+        outer.input_tags = own.input_tags
+    return outer
+
+
+def _more(make: Any, X: Any, y: np.ndarray, share: float, only: bool) -> tuple[Any, np.ndarray]:
+    "Training rows as the estimator gets them."
+    if not hasattr(make, "sample"):
+        X, y = make(X, y)
+        return X, np.asarray(y)
+    answers = np.random.default_rng(len(y)).permutation(y)
+    answers = np.resize(answers, round(share * len(y)))
+    made = clone(make).fit(X, y).sample(len(answers), answers)
+    return (made, answers) if only else (np.concatenate([X, made]), np.concatenate([y, answers]))
+
+# %% ../../nbs/45_models.gains.ipynb #88125065
+class MoreRows(Around):
+    "An estimator that is trained on more rows than it is given, made from those that it is given."
+
+    def __init__(
+        self,
+        estimator: Any = None,  # any classifier or regressor
+        make: Any = None,  # function (X, y) -> (X, y), or an object with fit(X, y) and sample(count, y)
+        share: float = 1.0,  # rows made for each row that there is, where `make` has `sample`
+        only: bool = False,  # train on made rows alone, where `make` has `sample`
+    ):
+        self.estimator, self.make, self.share, self.only = estimator, make, share, only
+
+    def fit(self, X: Any, y: Any) -> MoreRows:
+        "Make rows, then fit the estimator; neither the estimator nor the maker that was given is changed."
+        if self.estimator is None or not (callable(self.make) or hasattr(self.make, "sample")):
+            raise UsageError("MoreRows found no estimator or no maker. Write MoreRows(estimator, smote), or give an object with fit and sample.")
+        X, y = _more(self.make, X, np.asarray(y), self.share, self.only)
+        self.estimator_ = clone(self.estimator).fit(X, y)
+        self.rows_ = len(y)
+        return self
