@@ -98,7 +98,8 @@ def test_an_import_from_above_is_found(tmp_path):
         (tmp_path / "mlbench" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "mlbench" / name).write_text(text)
     found = house.floor_mistakes(tmp_path)
-    assert [line.split(" imports ")[1].split(",")[0].split(" when")[0] for line in found] == ["mlbench.training.model", "torch", "mlbench.eda", "mlbench.models.loop"]
+    names = [line.split(" imports ")[1].split(",")[0].split(" when")[0] for line in found]
+    assert names == ["mlbench.training.model", "torch", "mlbench.eda", "mlbench.models.loop"]
     assert len(house.environment_mistakes(tmp_path)) == 1
 
 

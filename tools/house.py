@@ -26,13 +26,10 @@ BELOW |= {name: {"core", "data", "problem", "models", *STAGES[:n]} for n, name i
 BELOW["widgets"] = {"core", "data", "problem", "models", "chain", *STAGES}
 BELOW["cli"] = BELOW["lab"] = BELOW["widgets"] | {"widgets", "lab"}
 HEAVY = {"torch", "shap", "lightgbm", "wandb", "mlflow", "onnx", "onnxruntime"}
-NETWORKS = {  # modules whose classes are torch's: they load torch, and no module beside them loads them
-    f"mlbench.models.{name}"
-    for name in (
-        "layers convnets sequences bags fusion batches loopstate loop schedules losses checkpoints happenings spread "
-        "augment autoencoder generators pretraining distilling transfer lora tagging"
-    ).split()
-}
+NETWORKS = (  # modules whose classes are torch's: they load torch, and no module beside them loads them
+    "layers convnets sequences bags fusion batches loopstate loop schedules losses checkpoints happenings spread "
+    "augment autoencoder generators pretraining distilling transfer lora tagging"
+)
 DEVELOPERS = {"nbdev", "execnb", "fastcore", "ghapi", "fastgit", "pytest"}
 
 
@@ -139,16 +136,16 @@ def _imports(tree: ast.AST, package: list[str]) -> Iterator[tuple[str, bool]]:
 
 def floor_mistakes(root: Path = ROOT) -> list[str]:
     "Imports from a higher floor, heavy libraries loaded with a module, developers' packages at run time."
-    wrong = []
+    wrong, networks = [], {f"mlbench.models.{name}" for name in NETWORKS.split()}
     for path in sorted((root / "mlbench").rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         floor = parts[1] if len(parts) > 2 or parts[1] in BELOW else ""
-        network = ".".join(parts) in NETWORKS
+        network = ".".join(parts) in networks
         for name, at_load in _imports(ast.parse(path.read_text(encoding="utf-8")), list(parts[:-1])):
             top, *rest = name.split(".")
             if top == "mlbench" and rest and floor in BELOW and rest[0] in BELOW and rest[0] != floor and rest[0] not in BELOW[floor]:
                 wrong.append(f"{_name(path, root)} imports {name}, which is not below {floor}")
-            if (top in HEAVY and not (network and top == "torch") or name in NETWORKS and not network) and at_load:
+            if (top in HEAVY and not (network and top == "torch") or name in networks and not network) and at_load:
                 wrong.append(f"{_name(path, root)} imports {name} when it loads; import it in the function that needs it")
             if top in DEVELOPERS:
                 wrong.append(f"{_name(path, root)} imports {name}, which only developers have")

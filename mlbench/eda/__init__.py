@@ -20,5 +20,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "split_drift": "mlbench.eda.drift",
         "strength_figure": "mlbench.eda.views",
         "strengths": "mlbench.eda.strength",
+        "text_findings": "mlbench.eda.texts",
+        "text_figures": "mlbench.eda.texts",
+        "languages_of": "mlbench.eda.languages",
+        "scripts_of": "mlbench.eda.languages",
     },
 )

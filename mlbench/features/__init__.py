@@ -35,5 +35,13 @@ __getattr__, __dir__, __all__ = lazy_names(
         "proposals": "mlbench.features.preview",
         "proposals_sentence": "mlbench.features.preview",
         "width_figure": "mlbench.features.preview",
+        "Tokens": "mlbench.features.tokens",
+        "Pixels": "mlbench.features.pixels",
+        "Records": "mlbench.features.records",
+        "parts_of": "mlbench.features.records",
+        "NGrams": "mlbench.features.ngrams",
+        "HashedWords": "mlbench.features.ngrams",
+        "PatchFeatures": "mlbench.features.patches",
+        "media_figures": "mlbench.features.media",
     },
 )

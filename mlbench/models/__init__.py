@@ -31,5 +31,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "own_space": "mlbench.models.spaces",
         "space": "mlbench.models.spaces",
         "space_table": "mlbench.models.spaces",
+        "SequenceTagger": "mlbench.models.tagging",
     },
 )
