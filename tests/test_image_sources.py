@@ -141,3 +141,104 @@ class TestFingerprints:
         code = "import sys; from mlbench.data.places import source_fingerprint as f; f('t.csv'); print({'numpy', 'PIL', 'pandas'} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "An empty folder as the working directory, in no project."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLBENCH_PROJECT", raising=False)
+    return tmp_path
+
+
+def problem_of(folder):
+    from mlbench.problem.problem import Problem
+
+    return Problem.load(folder)
+
+
+class TestProposals:
+    def test_new_with_a_folder_of_divided_classes(self, here, say):
+        folder_of(here / "digits", rows=24, classes="0123456789ab"[:11], tops=("train", "test"))
+        code, told, _ = say("new", "shop", "--data", "digits")
+        assert code == 0, told
+        problem = problem_of(here / "shop")
+        assert (problem.task, problem.target, problem.data.source, problem.data.images) == ("multiclass", "label", "../digits", None)
+        assert (problem.split.strategy, problem.split.column, problem.split.folds) == ("column", "split", 4)
+        assert "8 x 8 pixels, in colour" in told and "each of the 11 folders is a class" in " ".join(told.split())
+        frame = problem.read().frame
+        problem.check_frame(frame)
+        kept = problem.keep_images(frame)
+        assert kept.columns == ["image"] and not kept.evidence and len(list((here / "shop/data/images").rglob("*.png"))) == 48
+
+    def test_new_finds_the_folder_of_a_path_column(self, here, say):
+        folder_of(here / "data" / "shots", rows=30)
+        names = [f"{n % 2 and 'dog' or 'cat'}/{n:03}.png" for n in range(30)]
+        pd.DataFrame({"photo": names, "weight": range(30), "sold": ["yes", "no", "no"] * 10}).to_csv(here / "data" / "t.csv", index=False)
+        code, told, _ = say("new", "shop", "--data", "data/t.csv", "--target", "sold")
+        problem = problem_of(here / "shop")
+        assert code == 0 and problem.data.images == "../data/shots" and problem.split.folds == 4
+        kept = problem.keep_images(problem.read().frame)
+        assert kept.frame["photo"].notna().all() and kept.sentence().startswith("30 images of photo kept in data/images, 30 different ones")
+        assert "30 of 30 paths of photo are found" in (here / "shop" / "problem.yaml").read_text()
+        before = problem.fingerprint()
+        (here / "data" / "shots" / "cat" / "000.png").write_bytes(png(5, side=9))
+        assert problem.fingerprint() != before
+
+    def test_new_says_when_no_picture_is_found(self, here, say):
+        pd.DataFrame({"photo": [f"far/{n}.png" for n in range(30)], "x": range(30), "y": ["a", "b", "b"] * 10}).to_csv(here / "t.csv", index=False)
+        code, told, _ = say("new", "shop", "--data", "t.csv", "--target", "y", "--dry-run")
+        assert code == 0 and "--images FOLDER" in " ".join(told.split()) and "none of the first 30 paths of photo" in " ".join(told.split())
+        folder_of(here / "elsewhere" / "deep" / "far")
+        for n in range(30):
+            (here / "elsewhere" / "deep" / "far" / f"{n}.png").write_bytes(png(n))
+        assert say("new", "shop", "--data", "t.csv", "--target", "y", "--images", "elsewhere/deep")[0] == 0
+        assert problem_of(here / "shop").data.images == "../elsewhere/deep"
+
+    def test_a_project_among_its_pictures_is_not_part_of_them(self, here, say, monkeypatch):
+        folder_of(here / "pets", rows=20)
+        monkeypatch.chdir(here / "pets")
+        assert say("new", "shop", "--data", ".")[0] == 0
+        problem = problem_of(here / "pets" / "shop")
+        before, frame = problem.fingerprint(), problem.read().frame
+        problem.keep_images(frame)
+        assert problem.fingerprint() == before and len(problem.read().frame) == 20 and problem.task == "binary"
+
+    def test_a_plain_table_is_proposed_as_before(self, here, say):
+        rows = pd.DataFrame({"x": range(60), "set": ["train", "test"] * 30, "y": ["a", "b", "b"] * 20})
+        rows.to_csv(here / "t.csv", index=False)
+        code, told, _ = say("new", "shop", "--data", "t.csv", "--target", "y")
+        problem = problem_of(here / "shop")
+        assert code == 0 and problem.split.folds == 5 and problem.split.strategy == "auto" and "image" not in told
+        assert problem.to_dict()["data"] == {"source": "../t.csv"}
+        frame = problem.read().frame
+        assert problem.keep_images(frame).frame is frame and not (here / "shop" / "data" / "images").exists()
+
+
+def test_data_images_that_is_no_folder_is_told(tmp_path):
+    from mlbench.problem.problem import Problem
+
+    (tmp_path / "t.csv").write_text("photo,y\na.png,1\n")
+    problem = Problem.from_dict({"name": "x", "task": "regression", "target": "y", "data": {"source": "t.csv", "images": "gone"}}, base=tmp_path)
+    for work in (problem.fingerprint, lambda: problem.keep_images(problem.read().frame)):
+        with pytest.raises(DataError, match="data.images names gone, and there is no such folder"):
+            work()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "shape"), [("mnist_10k.npz", (28, 28, 1)), ("cifar10_5000.npz", (32, 32, 3))])
+def test_real_pictures_come_out_of_a_folder_as_they_went_in(shared_data, tmp_path, name, shape):
+    from mlbench.data.images import pixels_of
+    from mlbench.problem.problem import Problem
+
+    with np.load(shared_data(name), allow_pickle=False) as data:
+        pixels, labels = data["x_train"][:200].reshape(200, *shape), data["y_train"][:200]
+    for n, (picture, label) in enumerate(zip(pixels, labels)):
+        place = tmp_path / "pictures" / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.squeeze()).save(place / f"{n:04}.png")
+    problem = Problem.from_dict({"name": "x", "task": "multiclass", "target": "label", "data": "pictures"}, base=tmp_path)
+    kept = problem.keep_images(problem.read().frame)
+    order = [int(c[-8:-4]) for c in problem.read().frame["image"]]
+    assert kept.frame["label"].astype(int).tolist() == labels[order].tolist() and not kept.evidence
+    assert (pixels_of(kept.frame["image"], shape, [0] * shape[2], tmp_path) == pixels[order]).all()

@@ -40,13 +40,14 @@ def _tell_proposal(plan: Any, source: str) -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Folder of the new project.")],
-    data: Annotated[Optional[str], typer.Option("--data", help="File, glob, folder or database address.", show_default=False)] = None,
+    data: Annotated[Optional[str], typer.Option("--data", help="File, glob, folder of tables or of images, or database address.", show_default=False)] = None,
     target: Annotated[Optional[str], typer.Option("--target", help="Column to predict; else one is proposed.", show_default=False)] = None,
     example: Annotated[Optional[str], typer.Option("--example", help="A bundled data set instead; see `mlbench examples`.", show_default=False)] = None,
     task: Annotated[Optional[str], typer.Option("--task", help="binary, multiclass or regression; else proposed.", show_default=False)] = None,
     positive: Annotated[Optional[str], typer.Option("--positive", help="The class that counts, of a binary target.", show_default=False)] = None,
     question: Annotated[Optional[str], typer.Option("--question", help="What you want to know, in your words.", show_default=False)] = None,
     read: Annotated[Optional[list[str]], typer.Option("--read", metavar="NAME=VALUE", help="How to read the file, such as separator=;")] = None,
+    images: Annotated[Optional[str], typer.Option("--images", help="Folder that paths of images start from; else looked for.", show_default=False)] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make a project: look at the data, propose a problem, write the notebooks.
@@ -55,6 +56,7 @@ def new(
     Examples:
       mlbench new shop --data customers.csv --target churned
       mlbench new sales --data "sqlite:///shop.db" --read "query=select * from sales" --target amount
+      mlbench new pets --data photos/
       mlbench new clinic --example breast_cancer
     """
     from mlbench.cli.start import make_project, plan_project, read_options
@@ -63,7 +65,7 @@ def new(
         raise UsageError("Give the data, --data FILE, or a bundled data set, --example NAME (`mlbench examples` lists them).")
     known = {k: v for k, v in (("task", task), ("positive", positive), ("question", question)) if v is not None}
     source = data or f"example:{example}"
-    plan = plan_project(name, source, target, read_options(read or []), known)
+    plan = plan_project(name, source, target, read_options(read or []), known, images)
     _tell_proposal(plan, source)
     if dry_run:
         return say(f"Nothing was written. Without --dry-run this makes {name}/.")

@@ -5,6 +5,7 @@
 # %% ../../nbs/98_cli.start.ipynb #b30cb37e
 from __future__ import annotations
 
+import os.path
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from ..core.files import parse_yaml_value
 from ..core.secrets import mask_url
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mlbench.chain.project import Project
-    from mlbench.problem.proposal import Proposal
+    from mlbench.problem.proposal import Proposal, Reason
 
 # %% auto #0
 __all__ = ['READ_OPTIONS', 'source_from', 'read_options', 'NewProject', 'check_free', 'plan_project', 'make_project',
@@ -31,8 +34,6 @@ def source_from(
     "The source of the data as seen from the project's folder."
     if "://" in data or data.startswith("example:") or Path(data).is_absolute():
         return data
-    import os.path
-
     return Path(os.path.relpath(Path.cwd() / data, Path(project).absolute())).as_posix()
 
 # %% ../../nbs/98_cli.start.ipynb #5be97edb
@@ -75,20 +76,45 @@ def check_free(
         raise UsageError(f"{folder} is a file. Choose another name for the project.")
     return folder
 
-# %% ../../nbs/98_cli.start.ipynb #99af3658
+# %% ../../nbs/98_cli.start.ipynb #35987afb
 def _known_of(example: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     "What a bundled example knows about itself, overruled by what was typed."
     own = {"question": example.question, "task": example.task}
     own |= {"positive": example.positive} if example.positive else {}
     return own | ({"columns": example.roles} if example.roles else {}) | dict(known)
 
+# %% ../../nbs/98_cli.start.ipynb #4795b6f2
+def _images_of(frame: pd.DataFrame, folder: Path, data: str, images: str | None) -> tuple[dict[str, str], list[Reason], list[Reason]]:
+    "For a table with pictures: `images` of the data section, the reason for it, and a hint where no picture is found."
+    from mlbench.data.folders import is_image_folder
+    from mlbench.data.images import image_columns
+    from mlbench.problem.images import find_root, first_look, places_near
+    from mlbench.problem.proposal import Reason
 
+    columns, here = image_columns(frame), Path.cwd()
+    if not columns:
+        return {}, [], []
+    name, cells = columns[0], frame[columns[0]]
+    if "://" not in data and is_image_folder(here / Path(data).expanduser()):
+        return {}, [Reason("data.images", name, first_look(cells, here))], []
+    places = [here / Path(images).expanduser()] if images else places_near(data, here)
+    root, found, tried = find_root(cells, places)
+    if root is None and tried:
+        why = f"none of the first {tried} paths of {name} is found from {places[0]}; name the folder from which they start: --images FOLDER"
+        return {}, [], [Reason("data.images", images or "FOLDER", why)]
+    if root is None:
+        return {}, [Reason("data.images", name, first_look(cells, here))], []
+    start = source_from(folder, images or str(root if Path(data).is_absolute() else os.path.relpath(root)))
+    return {"images": start}, [Reason("data.images", start, f"{found} of {tried} paths of {name} are found from there; {first_look(cells, root)}")], []
+
+# %% ../../nbs/98_cli.start.ipynb #0a357833
 def plan_project(
     folder: str | Path,  # where the project shall be
-    data: str,  # a path, a glob, an address, or `example:NAME`
+    data: str,  # a path, a glob, a folder of tables or of images, an address, or `example:NAME`
     target: str | None = None,  # the column to predict; None proposes one
     read: Mapping[str, Any] | None = None,  # options of reading
     known: Mapping[str, Any] | None = None,  # what is settled: task, positive, question
+    images: str | None = None,  # folder from which paths of images start; None looks for it
 ) -> NewProject:
     "Look at the data and propose a problem; nothing is written. Raises DataError, ProblemError or UsageError."
     from mlbench.data.examples import load_example
@@ -101,8 +127,10 @@ def plan_project(
         example = load_example(data)
         known, target = _known_of(example, known), target or example.target
     table = read_table(data, **dict(read or {}))
-    source = {"source": source_from(folder, data)} | dict(read or {})
+    section, reasons, hints = _images_of(table.frame, folder, data, images)
+    source = {"source": source_from(folder, data)} | section | dict(read or {})
     proposal = propose(table.frame, infer_schema(table.frame), target, folder.name, source, known)
+    proposal.reasons[2:2], proposal.hints[:0] = reasons, hints
     rows, columns = table.frame.shape
     return NewProject(folder, proposal, list(table.assumptions), rows, columns)
 

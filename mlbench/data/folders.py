@@ -32,7 +32,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")) and not os.path.exists(os.path.join(place, f, "problem.yaml")))
         yield os.path.relpath(place, folder), sorted(n for n in names if not n.startswith("."))
 
 

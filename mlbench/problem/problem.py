@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlbench.data.sources import TableRead
+    from mlbench.problem.images import KeptImages
 
 # %% auto #0
 __all__ = ['Names', 'KindName', 'TASKS', 'SERVED_TASKS', 'DataSpec', 'ColumnsSpec', 'SplitSpec', 'ConstraintsSpec', 'Problem',
@@ -39,7 +40,8 @@ class _Section(BaseModel):
 class DataSpec(_Section):
     "Where the rows come from, and how they are read."
 
-    source: str  # path, glob, folder, example:NAME, or the URL of a database
+    source: str  # path, glob, folder of tables or of images, example:NAME, or the URL of a database
+    images: str | None = None  # folder from which paths of images in the table start; None takes the folder of the table
     query: str | None = None  # SQL
     table: str | None = None  # of a database, in place of a query
     sheet: str | int | None = None  # of an Excel file
@@ -53,11 +55,12 @@ class DataSpec(_Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        "What was set besides the source, as keywords of `read_table`."
-        return {k: v for k, v in self.model_dump().items() if k != "source" and v is not None}
+        "What was set besides the source and its images, as keywords of `read_table`."
+        return {k: v for k, v in self.model_dump().items() if k not in ("source", "images") and v is not None}
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        return [("source", mask_url(self.source)), *self.options.items()]
+        images = {"images": self.images} if self.images is not None else {}
+        return [("source", mask_url(self.source)), *(images | self.options).items()]
 
 # %% ../../nbs/12_problem.problem.ipynb #fb5a8178
 def _as_list(value: Any) -> Any:
@@ -164,7 +167,7 @@ def _fingerprint(self: Problem) -> str | None:
     "A hash of the source's bytes and of how it is read; None when it cannot be known, as with a database on another machine."
     from mlbench.data.places import source_fingerprint
 
-    return source_fingerprint(self.data.source, base=self.base, **self.data.options)
+    return source_fingerprint(self.data.source, base=self.base, images=self.data.images, **self.data.options)
 
 
 def _files(self: Problem) -> list[Path]:
@@ -182,6 +185,13 @@ def _check_frame(self: Problem, frame: pd.DataFrame) -> None:
     from mlbench.problem.checks import check_frame
 
     check_frame(self, frame)
+
+
+def _keep_images(self: Problem, frame: pd.DataFrame) -> KeptImages:
+    "Copy the images that a table names into the project; the table comes back with references in their place."
+    from mlbench.problem.images import kept_images
+
+    return kept_images(self, frame)
 
 # %% ../../nbs/12_problem.problem.ipynb #337fbedc
 def _inputs(self: Problem, names: Iterable[str]) -> list[str]:
@@ -372,7 +382,7 @@ class Problem(_Section):
     constraints: ConstraintsSpec = Field(default_factory=ConstraintsSpec)
     split: SplitSpec = Field(default_factory=SplitSpec)
     _base: Path = PrivateAttr(default_factory=Path.cwd)
-    read, files, fingerprint, check_frame = _read, _files, _fingerprint, _check_frame
+    read, files, fingerprint, check_frame, keep_images = _read, _files, _fingerprint, _check_frame, _keep_images
     inputs, criteria, to_dict, _repr_html_ = _inputs, _criteria, _to_dict, _html
     split_settings, fold_settings, settled = _split_settings, _fold_settings, _settled
     cost_matrix = _cost_matrix

@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.errors import ProblemError, did_you_mean
 from ..core.show import percent, plural
 from ..data.schema import Column, Schema, canonical_text, plain_name
+from ..data.splits import TEST_WORDS, TRAIN_WORDS
 from .target import guess_positive
 
 # %% auto #0
@@ -123,6 +124,20 @@ def _a(noun: str) -> str:
     "A noun with its article."
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
+# %% ../../nbs/13_problem.proposal.ipynb #5d79fc33
+def _of_folders(schema: Schema, target: str) -> bool:
+    "Whether the target holds the names of folders of images."
+    names = set(schema.names)
+    return target == "label" and {"image", "label"} <= names <= {"image", "label", "split"} and schema.kind("image") == "image"
+
+
+def _task_of_target(schema: Schema, target: str, series: pd.Series) -> tuple[str, str]:
+    "The task that a target asks for, and why."
+    column = schema.column(target)
+    if column.unique > 2 and _of_folders(schema, target):
+        return "multiclass", f"each of the {column.unique} folders is a class"
+    return choose_task(column, series)
+
 # %% ../../nbs/13_problem.proposal.ipynb #6875414b
 def _identifiers(schema: Schema, target: str) -> tuple[list[Reason], list[str]]:
     "Reasons for columns to ignore, and candidates for the group."
@@ -218,12 +233,12 @@ def _project_name(name: str) -> str:
     "A name that can be a folder and a model's name."
     return re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_") or "project"
 
-# %% ../../nbs/13_problem.proposal.ipynb #6e8f806e
+# %% ../../nbs/13_problem.proposal.ipynb #a0a67c01
 def _decide_target(frame: pd.DataFrame, schema: Schema, target: str | None, known: Mapping[str, Any]) -> list[Reason]:
     "Target, task and positive class."
     name, why = (target, "named by you") if target else choose_target(schema)
     column = _target_column(schema, name)
-    task, task_why = (known["task"], "given") if known.get("task") else choose_task(column, frame[name])
+    task, task_why = (known["task"], "given") if known.get("task") else _task_of_target(schema, column.name, frame[name])
     reasons = [Reason("task", task, task_why), Reason("target", name, why)]
     if task == "binary":
         counts = {str(k): int(v) for k, v in canonical_text(frame[name]).value_counts().items()}
@@ -256,7 +271,32 @@ def _decide_roles(frame: pd.DataFrame, schema: Schema, target: str, known: Mappi
     roles = [r for r in roles if r.field not in given] + [Reason(k, v, "given") for k, v in given.items() if v]
     return roles, hints
 
-# %% ../../nbs/13_problem.proposal.ipynb #59398f21
+# %% ../../nbs/13_problem.proposal.ipynb #d4b241ae
+_SIDES = ("split", "subset", "partition", "set", "usage")
+
+
+def _side_column(frame: pd.DataFrame, schema: Schema, target: str) -> str | None:
+    "The column that says train or test in each row, if there is one."
+    for name in schema.names:
+        if plain_name(name) in _SIDES and name != target and schema.kind(name) in ("categorical", "boolean") and not schema.column(name).missing:
+            words = {w.strip().casefold() for w in canonical_text(frame[name]).unique()}
+            if words <= TEST_WORDS | TRAIN_WORDS and words & TEST_WORDS and words & TRAIN_WORDS:
+                return name
+    return None
+
+
+def _decide_split(frame: pd.DataFrame, schema: Schema, target: str, ignored: list[str]) -> Reason:
+    "How rows are divided."
+    media = [n for n in schema.of_kind("image", "text") if n != target and n not in ignored]
+    split: dict[str, Any] = {"strategy": "auto", "test": 0.2, "folds": 4 if media else 5, "seed": 0}
+    why = "auto: by time, group or class, whichever is set above"
+    side = _side_column(frame, schema, target) if schema.of_kind("image") else None
+    if side:
+        split = {"strategy": "column", "column": side, "folds": split["folds"], "seed": 0}
+        why = f"the column {side} says which rows are the test"
+    return Reason("split", split, why + (f"; four folds, for networks that learn from {media[0]} take long and run two at a time" if media else ""))
+
+# %% ../../nbs/13_problem.proposal.ipynb #bd686415
 def propose(
     frame: pd.DataFrame,  # the table as read
     schema: Schema,  # of the table
@@ -283,8 +323,10 @@ def propose(
     problem |= {"target": column} | ({"positive": positive} if positive else {})
     problem |= {"columns": {r.field.split(".")[1]: r.value for r in roles}} if roles else {}
     problem |= {"metric": metric, "also": also, "success": {metric: goal}}
-    problem |= {"constraints": {"time_budget_s": 300}, "split": {"strategy": "auto", "test": 0.2, "folds": 5, "seed": 0}}
-    return Proposal(problem, reasons, hints)
+    split = _decide_split(frame, schema, column, problem.get("columns", {}).get("ignore", []))
+    problem |= {"constraints": {"time_budget_s": 300}, "split": split.value}
+    usual = split.value["strategy"] == "auto" and split.value["folds"] == 5
+    return Proposal(problem, reasons if usual else [*reasons, split], hints)
 
 # %% ../../nbs/13_problem.proposal.ipynb #350d28b5
 def _commented(line: str, why: str = "", width: int = 34) -> str:
@@ -333,7 +375,7 @@ def problem_yaml(
         f"name: {_scalar(problem['name'])}",
         f"question: {_scalar(problem['question'])}",
         _commented(f"task: {problem['task']}", why["task"]),
-        f"data: {_scalar(problem['data'])}",
+        _commented(f"data: {_scalar(problem['data'])}", why.get("data.images", "")),
         _commented(f"target: {_scalar(problem['target'])}", why["target"]),
     ]
     if "positive" in problem:
@@ -345,6 +387,6 @@ def problem_yaml(
         *_goal_lines(proposal, why),
         *(["# costs: {false_positive: 1, false_negative: 5}  # what mistakes cost, where they do not cost the same"] if problem["task"] == "binary" else []),
         _section("constraints", problem["constraints"], "seconds for comparing models"),
-        _section("split", problem["split"], "auto: by time, group or class, whichever is set above"),
+        _section("split", problem["split"], why.get("split", "auto: by time, group or class, whichever is set above")),
     ]
     return "\n".join([*head, *tail]) + "\n"
