@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "check_features": "mlbench.features.preview",
         "checks_sentence": "mlbench.features.preview",
         "fit_features": "mlbench.features.preview",
+        "fit_styles": "mlbench.features.preview",
         "plan_markdown": "mlbench.features.preview",
         "preview_rows": "mlbench.features.preview",
         "proposals": "mlbench.features.preview",

@@ -195,9 +195,47 @@ def _score_change(fitted: FittedFeatures, steps: Any, name: str) -> Iterator[Cha
     after = f"guesses {_span(score.transform(texts)[:, -1])}" if learned else "the mean for all: no guess from words was better"
     yield Change(name, fitted.style, "score of the words", "all its words in one number; never made from the row itself", words, after, float(learned))
 
+# %% ../../nbs/37_features.changes.ipynb #a035b8ac
+def _tokens_of(steps: Any) -> Any:
+    "The step that gives ids of words, alone or in a pipeline."
+    return steps.named_steps["tokens"] if hasattr(steps, "named_steps") else steps
+
+
+def _ids_change(fitted: FittedFeatures, steps: Any, name: str) -> Iterator[Change]:
+    "Ids of words, and what is counted in them."
+    tokens, texts = _tokens_of(steps), filled_text(fitted.rows[[name]])
+    ids = tokens.transform(texts)
+    unknown = float((ids == 1).sum() / max((ids > 0).sum(), 1))
+    cut = float(np.mean([len(words_of(t)) > tokens.length_ for t in texts[:, 0]]))
+    before = f"{percent(unknown)} of the words too rare to know, {percent(cut)} of the texts longer than {tokens.length_:,} words"
+    after = f"ids of {plural(len(tokens.vocabulary_), 'word')}"
+    if hasattr(steps, "named_steps"):
+        runs = len(steps.named_steps["ngrams"].keys_)
+        yield Change(
+            name, fitted.style, "runs of words counted", "not good is another thing than good (ngrams)", before, f"{after}, {runs:,} words and runs", runs
+        )
+    else:
+        yield Change(name, fitted.style, "read in order", "networks read words one after the other (vocabulary, max_tokens)", before, after, tokens.size_)
+
+
+def _image_change(fitted: FittedFeatures, steps: Any, name: str) -> Iterator[Change]:
+    "Pixels, or the patterns in them."
+    pixels = steps.named_steps["pixels"] if hasattr(steps, "named_steps") else steps
+    height, width, channels = pixels.shape_
+    size = f"{width} x {height} pixels {'in grey' if channels == 1 else 'in colour'}"
+    missing = float(fitted.rows[name].isna().mean())
+    before = "images of any size" + (f", {percent(missing)} missing" if missing else "")
+    if pixels is steps:
+        yield Change(name, fitted.style, "brought to one size", "networks want images of one size (image_size, grey)", before, size, width)
+        return
+    patterns = len(steps.named_steps["patches"].patterns_)
+    why = "edges, spots and colours say more than single pixels (patches)"
+    yield Change(name, fitted.style, "patterns of patches", why, f"{before}; {size}", f"{plural(patterns, 'pattern')} in four quarters", patterns)
+
 # %% ../../nbs/37_features.changes.ipynb #ff78708e
+_WHOLE = {"text": _text_change, "score": _score_change, "ngrams": _ids_change, "tokens": _ids_change, "patches": _image_change, "pixels": _image_change}
 _BLOCKS = {"numeric": _number_changes, "date": _date_changes, "time": _date_changes, "span": _span_changes, "native": _code_changes, "means": _mean_changes}
-_NUMBERS, _OTHERS = ("far values pulled in", "far values cut off", "tail drawn in"), ("means of the target", "score of the words")
+_NUMBERS, _OTHERS = ("far values pulled in", "far values cut off", "tail drawn in"), ("means of the target", "score of the words", "patterns of patches")
 _ORDER = (*_NUMBERS, *_OTHERS, "a column per category", "read by its parts", "gaps filled")
 
 
@@ -210,8 +248,8 @@ def changes_of(
         if block == "remainder":
             continue
         kind = block.split("_")[0]
-        if kind in ("text", "score"):
-            found += (_text_change if kind == "text" else _score_change)(fitted, steps, names[0])
+        if kind in _WHOLE:
+            found += _WHOLE[kind](fitted, steps, names[0])
         elif block == "category":
             found += (_spread_changes if "one_hot" in steps.named_steps else _code_changes)(fitted, steps, list(names))
         else:

@@ -305,10 +305,10 @@ def _plan_from_dict(cls: type[FeaturePlan], record: dict[str, Any]) -> FeaturePl
 _ABOUT = {"text": ("max_tokens", "vocabulary", "ngrams"), "image": ("image_size", "grey", "patches")}
 
 
-def _felt(plan: FeaturePlan) -> dict[str, Any]:
-    "The choices that say something about the columns of a plan."
-    idle = {name for kind, names in _ABOUT.items() if not plan.of_kind(kind) for name in names}
-    return {k: v for k, v in asdict(plan.options).items() if k not in idle}
+def _felt(self: FeaturePlan) -> dict[str, Any]:
+    "The choices that say something about the columns of this plan."
+    idle = {name for kind, names in _ABOUT.items() if not self.of_kind(kind) for name in names}
+    return {k: v for k, v in asdict(self.options).items() if k not in idle}
 
 # %% ../../nbs/34_features.plan.ipynb #cdd8657f
 @dataclass
@@ -323,6 +323,7 @@ class FeaturePlan:
     transformer = _transformer
     describe = _describe
     summary = _plan_summary
+    felt = _felt
     to_dict = _plan_to_dict
     from_dict = classmethod(_plan_from_dict)
     _repr_html_ = _plan_html
@@ -336,7 +337,7 @@ class FeaturePlan:
     def version(self) -> str:
         "Hash of the content: the same plan has the same version."
         columns = [{k: v for k, v in asdict(c).items() if v or k not in ("shape", "fill")} for c in self.columns]
-        return sha256_text(stable_json([columns, _felt(self), self.time, self.task]))[:16]
+        return sha256_text(stable_json([columns, self.felt(), self.time, self.task]))[:16]
 
     def of_kind(self, *kinds: str) -> list[str]:
         "Used columns of these kinds, in the order of the table."

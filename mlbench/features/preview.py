@@ -5,6 +5,7 @@
 # %% ../../nbs/36_features.preview.ipynb #6d5a9746
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,12 @@ import pandas as pd
 from ..core.errors import UsageError, did_you_mean
 from ..core.plots import GOOD, MUTED, figure_layout
 from ..core.show import Sentence, number, percent, plural
+from ..data.parts import Part
 from ..data.schema import Schema, canonical_text, conform
+from .blocks import TABLE_STYLES
 from .plan import FeaturePlan, feature_table
+from .records import Records, parts_of
+from .sharing import SharedFits
 from .text import filled_text, words_of
 from ..problem.target import class_names
 
@@ -23,11 +28,14 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['ROWS', 'MOST_BARS', 'FittedFeatures', 'fit_features', 'preview_rows', 'raw_trace', 'seen_trace', 'before_after',
-           'width_figure', 'check_features', 'checks_sentence', 'proposals', 'proposals_sentence', 'plan_markdown']
+__all__ = ['ROWS', 'IMAGE_ROWS', 'MOST_SHOWN', 'MOST_BARS', 'FittedFeatures', 'fit_features', 'fit_styles', 'preview_rows',
+           'raw_trace', 'seen_trace', 'before_after', 'width_figure', 'check_features', 'checks_sentence', 'proposals',
+           'proposals_sentence', 'plan_markdown']
 
-# %% ../../nbs/36_features.preview.ipynb #773ca9ba
+# %% ../../nbs/36_features.preview.ipynb #4ec30c3f
 ROWS = 20_000  # rows that are looked at
+IMAGE_ROWS = 500  # rows that are looked at where there are images
+MOST_SHOWN = 2_000  # features of one column that are taken out of a sparse matrix, the most frequent ones
 
 
 @dataclass
@@ -37,14 +45,26 @@ class FittedFeatures:
     plan: FeaturePlan
     style: str
     rows: pd.DataFrame  # canonical
-    matrix: Any  # (rows, features), dense or sparse
+    matrix: Any  # (rows, features), dense or sparse; in the style "parts" its numbers
     names: pd.DataFrame  # one row per feature: `feature`, `column`
     transformer: Any = None  # the fitted transformer
+    record: np.ndarray | None = None  # the whole record in the style "parts"
+
+    @property
+    def scaled(self) -> bool:
+        "Whether numbers are filled and scaled, as all styles but those of trees have them."
+        return self.style not in ("trees", "native")
 
     def of_column(self, column: str) -> pd.DataFrame:
         "The features that come from one column, as a frame."
+        own = next((p for p in parts_of(self.transformer) if p.column == column), None)
+        if own is not None and self.record is not None:
+            return _of_record(self.record[own.name], own)
         at = np.flatnonzero(self.names["column"].to_numpy() == column)
         part = self.matrix[:, at]
+        if hasattr(part, "toarray") and len(at) > MOST_SHOWN:
+            often = np.sort(np.argsort(-np.asarray((part != 0).sum(axis=0)).ravel(), kind="stable")[:MOST_SHOWN])
+            at, part = at[often], part[:, often]
         part = part.toarray() if hasattr(part, "toarray") else part
         return pd.DataFrame(part, columns=list(self.names["feature"].iloc[at]))
 
@@ -52,6 +72,14 @@ class FittedFeatures:
         "The features that one part of the transformer gives, such as `numeric`."
         part = self.matrix[:, self.transformer.output_indices_[block]]
         return np.asarray(part.toarray() if hasattr(part, "toarray") else part)
+
+# %% ../../nbs/36_features.preview.ipynb #5f5c2a3a
+def _of_record(field: np.ndarray, part: Part) -> pd.DataFrame:
+    "A field of a record for looking at: ids of words, or the mean of each channel of an image."
+    if part.kind == "tokens":
+        return pd.DataFrame(field, columns=[f"{part.column}: word {n}" for n in range(1, field.shape[1] + 1)])
+    colours = ("grey",) if field.shape[-1] == 1 else ("red", "green", "blue")
+    return pd.DataFrame(field.mean(axis=(1, 2)), columns=[f"{part.column}: mean of {colour}" for colour in colours])
 
 
 def _target_of(plan: FeaturePlan, frame: pd.DataFrame) -> np.ndarray | None:
@@ -63,20 +91,36 @@ def _target_of(plan: FeaturePlan, frame: pd.DataFrame) -> np.ndarray | None:
     names = class_names(frame[plan.target])
     return canonical_text(frame[plan.target]).map({c: k for k, c in enumerate(names)}).to_numpy(dtype=np.int64)
 
-
+# %% ../../nbs/36_features.preview.ipynb #8bcb37ca
 def fit_features(
     plan: FeaturePlan,  # what each column becomes
     frame: pd.DataFrame,  # raw training rows, with the target
     schema: Schema,  # the columns' kinds
-    style: str = "linear",  # "trees", "linear" or "native"
+    style: str = "linear",  # one of `STYLES`
 ) -> FittedFeatures:
     "Fit the plan's transformer on an even sample of the rows."
-    sample = frame.iloc[:: max(1, -(-len(frame) // ROWS))]
+    return fit_styles(plan, frame, schema, (style,))[style]
+
+
+def fit_styles(
+    plan: FeaturePlan,  # what each column becomes
+    frame: pd.DataFrame,  # raw training rows, with the target
+    schema: Schema,  # the columns' kinds
+    styles: Sequence[str] = TABLE_STYLES,
+) -> dict[str, FittedFeatures]:  # by style
+    "Fit the plan's transformers on an even sample of the rows; what several of them want is fitted once."
+    sample = frame.iloc[:: max(1, -(-len(frame) // (IMAGE_ROWS if plan.of_kind("image") else ROWS)))]
     sample = sample[sample[plan.target].notna()] if plan.target in sample else sample
-    rows, y = conform(sample, schema, plan.inputs), _target_of(plan, sample)
-    transformer = plan.transformer(style)
-    matrix = transformer.fit_transform(rows, y)
-    return FittedFeatures(plan, style, rows, matrix, feature_table(transformer), transformer)
+    rows, y, shared = conform(sample, schema, plan.inputs), _target_of(plan, sample), SharedFits(plan, styles)
+    out = {}
+    for style in styles:
+        transformer, matrix, _ = shared.made(style, rows, y, rows.iloc[:1])
+        names, record = feature_table(transformer), matrix if isinstance(transformer, Records) else None
+        if record is not None:
+            matrix = record["table"] if "table" in record.dtype.names else np.zeros((len(rows), 0))
+            names = names.head(matrix.shape[1])
+        out[style] = FittedFeatures(plan, style, rows, matrix, names, transformer, record)
+    return out
 
 # %% ../../nbs/36_features.preview.ipynb #e6698bfb
 def _numbers_of(features: pd.DataFrame, at: int) -> str:
@@ -119,6 +163,9 @@ def raw_trace(
     if kind == "text":
         lengths = [len(words_of(t)) for t in filled_text(values.to_frame())[:, 0]]
         return go.Histogram(x=lengths, marker_color=MUTED, nbinsx=30, name="in the table"), "words per text"
+    if kind == "image":
+        there = int(values.notna().sum())
+        return go.Bar(x=["images", "missing"], y=[there, len(values) - there], marker_color=MUTED, name="in the table"), "cell"
     counts = values.fillna("missing").value_counts().head(MOST_BARS)
     return go.Bar(x=[str(i)[:24] for i in counts.index], y=counts.to_numpy(), marker_color=MUTED, name="in the table"), "category"
 
@@ -130,12 +177,27 @@ def _date_bars(features: pd.DataFrame, column: str) -> tuple[list[str], np.ndarr
     labels = _MONTHS + _WEEKDAYS
     return labels, np.array([months.get(i + 1, 0) for i in range(12)] + [days.get(i, 0) for i in range(7)])
 
-# %% ../../nbs/36_features.preview.ipynb #e3a3446a
+# %% ../../nbs/36_features.preview.ipynb #b2ff7653
 def _is_score(feature: str) -> bool:
     "Whether a feature is what a linear model of a text's words guesses."
     return ": score of its words" in feature
 
 
+def _media_trace(fitted: FittedFeatures, column: str, kind: str) -> tuple[Any, str]:
+    "A picture of ids of words, of pixels, or of the patterns of images."
+    import plotly.graph_objects as go
+
+    features = fitted.of_column(column)
+    if kind == "text":
+        tokens = next(step for _, step, names in fitted.transformer.transformers_ if list(names) == [column] and hasattr(step, "table_"))
+        often = np.bincount(features.to_numpy().ravel(), minlength=tokens.size_)[2:]
+        first = np.argsort(-often, kind="stable")[:MOST_BARS]
+        return go.Bar(x=[tokens.vocabulary_[i] for i in first], y=often[first], marker_color=GOOD, name="what models see"), "word (times)"
+    values = features.to_numpy().ravel()
+    axis = "mean of a channel" if fitted.record is not None else "a pattern in a quarter" + (", scaled" if fitted.scaled else "")
+    return go.Histogram(x=values[:: max(1, len(values) // ROWS)], marker_color=GOOD, nbinsx=40, name="what models see"), axis
+
+# %% ../../nbs/36_features.preview.ipynb #08c3dc80
 def seen_trace(
     fitted: FittedFeatures,
     column: str,  # one that is used
@@ -147,28 +209,31 @@ def seen_trace(
     features = fitted.of_column(column)
     if not len(features.columns):
         return go.Histogram(x=[], marker_color=GOOD, name="what models see"), "nothing of its own"
-    if kind == "date" and fitted.style != "linear" and f"{column}:weekday" in features:
+    if kind == "image" or kind == "text" and fitted.record is not None:
+        return _media_trace(fitted, column, kind)
+    if kind == "date" and not fitted.scaled and f"{column}:weekday" in features:
         labels, counts = _date_bars(features, column)
         return go.Bar(x=labels, y=counts, marker_color=GOOD, name="what models see"), "month and weekday"
     words = [f for f in features if not _is_score(f)]
-    if kind == "text" and fitted.style != "linear" and len(words) < len(features.columns):
+    if kind == "text" and not fitted.scaled and len(words) < len(features.columns):
         return go.Histogram(x=features.drop(columns=words).iloc[:, 0], marker_color=GOOD, nbinsx=40, name="what models see"), "score of the words"
+    counted = fitted.style == "words"
     if kind == "text":
         heavy = features[words].mean().sort_values(ascending=False).head(MOST_BARS)
         words, weights = [str(i).split(":", 1)[1] for i in heavy.index], heavy.to_numpy() * len(features)
-        return go.Bar(x=words, y=weights, marker_color=GOOD, name="what models see"), "word (sum of weights)"
-    if kind in ("categorical", "boolean") and fitted.style == "linear":
+        return go.Bar(x=words, y=weights, marker_color=GOOD, name="what models see"), "texts with the word" if counted else "word (sum of weights)"
+    if kind in ("categorical", "boolean") and fitted.scaled:
         sums = features[[f for f in features if " = " in f]].sum().sort_values(ascending=False).head(MOST_BARS)
         names = [str(i).split(" = ", 1)[-1][:24] for i in sums.index]
         return go.Bar(x=names, y=sums.to_numpy(), marker_color=GOOD, name="what models see"), "feature"
     means = [f for f in features if f.startswith((f"{column}: mean of the target", f"{column}: share of class"))]
     values = features.get(f"{column}:days", features[means[-1]] if means else features.iloc[:, 0])
-    axis = "standard deviations from the mean" if fitted.style == "linear" else "number, as it is"
+    axis = "standard deviations from the mean" if fitted.scaled else "number, as it is"
     if kind in ("categorical", "boolean"):
         axis = means[-1].split(": ", 1)[-1] if means else "code (-1: never seen)"
     return go.Histogram(x=values.dropna(), marker_color=GOOD, nbinsx=40, name="what models see"), axis
 
-# %% ../../nbs/36_features.preview.ipynb #ada30b9c
+# %% ../../nbs/36_features.preview.ipynb #bd3f5535
 def _drawn_in(fitted: FittedFeatures) -> set[str]:
     "Numeric columns whose long tail was drawn in."
     for block, steps, names in fitted.transformer.transformers_ if fitted.transformer is not None else []:
@@ -182,6 +247,19 @@ def _pulled_in(fitted: FittedFeatures, column: str) -> str:
     "What is done before scaling to a column that got fences."
     return "pulled to the fences, drawn in and " if column in _drawn_in(fitted) else "pulled to the fences and "
 
+# %% ../../nbs/36_features.preview.ipynb #82e38514
+def _media_finding(fitted: FittedFeatures, column: str, kind: str) -> str:
+    "What happens to texts that are read whole, and to images."
+    own = next((p for p in parts_of(fitted.transformer) if p.column == column), None)
+    if own is not None and own.kind == "tokens":
+        return f"texts become ids of {own.size - 2:,} words, {own.shape[0]} at most"
+    if own is not None:
+        return f"images become {own.shape[1]} x {own.shape[0]} pixels {'in grey' if own.shape[2] == 1 else 'in colour'}"
+    made = int((fitted.names["column"] == column).sum())
+    if kind == "text":
+        return f"texts become {plural(made, 'word')} and runs of words"
+    return f"images become {plural(made // 4, 'pattern')} in each quarter" if made else "images are seen by networks alone (patches = 0)"
+
 
 def _finding(fitted: FittedFeatures, column: str, kind: str) -> str:
     "The title: what happens to a column, in a sentence."
@@ -189,22 +267,24 @@ def _finding(fitted: FittedFeatures, column: str, kind: str) -> str:
     hole = f"; {percent(missing)} is missing" if missing else ""
     if kind in ("categorical", "boolean"):
         distinct = plural(int(fitted.rows[column].nunique()), "category", "categories")
-        code = fitted.style != "linear" and list(features) == [column]
+        code = not fitted.scaled and list(features) == [column]
         return f"{column}: {distinct} become " + ("one code" if code else plural(features.shape[1], "feature")) + hole
+    if kind == "image" or fitted.style in ("words", "parts") and kind == "text":
+        return f"{column}: {_media_finding(fitted, column, kind)}{hole}"
     if kind == "text":
         scores = sum(map(_is_score, features))
-        what = f"weights of {plural(features.shape[1] - scores, 'word')}" if fitted.style == "linear" else plural(features.shape[1] - scores, "topic")
+        what = f"weights of {plural(features.shape[1] - scores, 'word')}" if fitted.scaled else plural(features.shape[1] - scores, "topic")
         return f"{column}: texts become {what}{' and a score' if scores else ''}{hole}"
     if kind == "date":
         return f"{column}: dates become {plural(features.shape[1], 'number')}{hole}"
     if not len(features.columns):
         return f"{column}: not among the numbers that were kept, or part of the principal components of others"
-    if fitted.style != "linear":
+    if not fitted.scaled:
         return f"{column}: numbers stay as they are" + (f"; {percent(missing)} is missing and stays so" if missing else "")
     drawn = ("drawn in and " if column in _drawn_in(fitted) else "") if column not in fitted.plan.options.clip else _pulled_in(fitted, column)
     return f"{column}: numbers are {drawn}scaled" + (f"; {percent(missing)} is missing and gets the median" if missing else "")
 
-
+# %% ../../nbs/36_features.preview.ipynb #1563b41e
 def before_after(
     fitted: FittedFeatures,  # from `fit_features`
     column: str,  # a column that is used
@@ -274,7 +354,7 @@ def check_features(
     "Look for features that cannot help or could harm."
     names, matrix = fitted.names["feature"].tolist(), fitted.matrix
     finite = matrix.data if hasattr(matrix, "tocsc") else matrix
-    bad = int((~np.isfinite(finite)).sum()) if fitted.style == "linear" else int(np.isinf(finite).sum())
+    bad = int((~np.isfinite(finite)).sum()) if fitted.scaled else int(np.isinf(finite).sum())
     constant = [names[i] for i in _constant(matrix)]
     doubled = _same_columns(fitted)
     n, width = matrix.shape
@@ -325,7 +405,7 @@ def proposals_sentence(
         text += f" **Look at {', '.join(serious['still used'])}**: a finding marked stop speaks against using it. To leave it out, set `exclude`."
     return Sentence(text)
 
-# %% ../../nbs/36_features.preview.ipynb #e7ff22a1
+# %% ../../nbs/36_features.preview.ipynb #2dd26d9d
 def _cell(text: Any) -> str:
     "A text that fits into a cell of a Markdown table."
     return str(text).replace("|", "\\|").replace("\n", " ")
@@ -337,7 +417,10 @@ _OUTPUTS = {
     "linear": "numbers drawn in, filled, marked where filled, scaled; dates as parts and places on the circle of year, week and day; a column per category, "
     "many categories also as means of the target; texts as weights of words and as the score of their words",
     "native": "as trees, but every category column as one code per value, for learners that encode categories themselves",
+    "words": "as linear, but texts as ones where a word or a run of words stands",
+    "parts": "numbers as linear models get them, texts as ids of their words in order, images as pixels; for networks",
 }  # what each style of features holds
+_MEDIA = ("words", "parts")  # styles for texts and images alone
 
 
 def _outputs_markdown(fitted: dict[str, FittedFeatures], most: int = 6) -> list[str]:
@@ -359,7 +442,7 @@ def _outputs_markdown(fitted: dict[str, FittedFeatures], most: int = 6) -> list[
             lines.append(f"| {_cell(column)} | {len(names)} | {_cell(', '.join(map(str, names[:most])) + more)} |")
     return lines
 
-
+# %% ../../nbs/36_features.preview.ipynb #2b30a310
 def plan_markdown(
     plan: FeaturePlan,  # what each column becomes
     checks: pd.DataFrame | None = None,  # from `check_features`
@@ -367,7 +450,7 @@ def plan_markdown(
     changes: pd.DataFrame | None = None,  # from `changes_table`: what was done on the way, and why
 ) -> str:  # Markdown
     "The documentation of the features."
-    cell = _cell
+    cell, media = _cell, plan.of_kind("text", "image")
     lines = ["# Features", "", f"{plan.summary()}. Version `{plan.version}`.", "", "## Used", ""]
     lines += ["| column | kind | what models see | reason |", "| --- | --- | --- | --- |"]
     lines += [f"| {cell(c.name)} | {c.kind} | {cell(c.steps)} | {cell(c.reason)} |" for c in plan.columns if c.use]
@@ -376,9 +459,11 @@ def plan_markdown(
     if changes is not None:
         lines += ["", "## What was done, and why", "", f"| {' | '.join(changes)} |", "| " + "--- | " * changes.shape[1]]
         lines += [f"| {' | '.join(map(cell, row))} |" for row in changes.itertuples(index=False)]
-    lines += ["", "## What models get", ""] + [f"- **{style}**: {what}" for style, what in _OUTPUTS.items() if style not in (fitted or {})]
+    lines += ["", "## What models get", ""] + [
+        f"- **{style}**: {what}" for style, what in _OUTPUTS.items() if style not in (fitted or {}) and (media or style not in _MEDIA)
+    ]
     lines += _outputs_markdown(fitted or {})
-    lines += ["", "## Choices", ""] + [f"- {k}: {v}" for k, v in vars(plan.options).items()]
+    lines += ["", "## Choices", ""] + [f"- {k}: {v}" for k, v in plan.felt().items()]
     if checks is not None:
         lines += ["", "## Checks", ""] + [f"- {'passed' if r.passed else 'look'}: {r.check}{f' ({r.seen})' if r.seen else ''}" for r in checks.itertuples()]
     return "\n".join(lines) + "\n"
