@@ -107,6 +107,8 @@ def _column_title(series: pd.Series, column: Column) -> str:
     if column.kind in ("categorical", "boolean", "constant"):
         share, different = percent(counts.iloc[0] / counts.sum()), plural(len(counts), "different value")
         return f"{column.name}: {counts.index[0]} in {share} of {plural(int(counts.sum()), 'row')}, {different}{missing}"
+    if column.kind == "image":
+        return f"{column.name}: {plural(len(counts), 'different image')}{missing}"
     return f"{column.name}: {plural(len(counts), 'different value')} ({column.kind}){missing}"
 
 
@@ -118,7 +120,16 @@ def _histogram(values: np.ndarray, name: str) -> tuple[Any, str]:
     bars = go.Bar(x=centres, y=np.histogram(values, edges)[0], width=np.diff(edges), marker_color=GOOD)
     return bars, name + (" (the outermost values are not shown)" if cut else "")
 
-# %% ../../nbs/15_problem.figures.ipynb #1e36ed90
+# %% ../../nbs/15_problem.figures.ipynb #7d3f157a
+def _image_figure(series: pd.Series, column: Column) -> go.Figure:
+    "Some pictures of a column on one sheet."
+    from mlbench.problem.sheets import evenly, sheet_figure
+
+    some = evenly(series.tolist(), 40)
+    rows = {" " * k: some[10 * k : 10 * k + 10] for k in range(-(-len(some) // 10))}
+    return sheet_figure(rows, f"{_column_title(series, column)}, of which {len(some)} are shown")
+
+# %% ../../nbs/15_problem.figures.ipynb #0168ca9b
 def column_figure(
     frame: pd.DataFrame,  # the rows to show
     column: Column,  # of the schema
@@ -127,13 +138,15 @@ def column_figure(
     import plotly.graph_objects as go
 
     series, name = frame[column.name], column.name
+    if column.kind == "image" and bool(series.notna().any()):
+        return _image_figure(series, column)
     if column.kind == "date":
         months = pd.to_datetime(series, errors="coerce", utc=True).dropna().dt.tz_localize(None).dt.to_period("M")
         counts = months.value_counts().sort_index()
         bars = go.Bar(x=[p.to_timestamp() for p in counts.index], y=counts.to_numpy(), marker_color=GOOD)
     elif column.kind == "numeric" and bool(series.notna().any()):
         bars, name = _histogram(pd.to_numeric(series, errors="coerce").dropna().to_numpy(dtype="float64"), name)
-    elif column.kind in ("text", "identifier", "image") and bool(series.notna().any()):
+    elif column.kind in ("text", "identifier") and bool(series.notna().any()):
         bars, name = _histogram(canonical_text(series).dropna().str.len().to_numpy(dtype="float64"), f"length of {name} in characters")
     else:
         names, heights = _counts(canonical_text(series))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..core.errors import DataError
-from ..core.show import percent, plural
+from ..core.show import escape, percent, plural
 from ..data.folders import IMAGE_NAMES
 from mlbench.data.images import (
     ImageFacts,
@@ -93,6 +93,10 @@ class KeptImages:
 
     def __repr__(self) -> str:
         return self.sentence()
+
+    def _repr_html_(self) -> str:
+        few = f"<p>The first 20 of {len(self.evidence):,}:</p>" if len(self.evidence) > 20 else ""
+        return f"<p>{escape(self.sentence())}</p>{few}" + (self.table().head(20).to_html(index=False, border=0) if self.evidence else "")
 
 # %% ../../nbs/14_problem.images.ipynb #197a65a4
 def kept_images(
