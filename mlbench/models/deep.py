@@ -5,6 +5,7 @@
 # %% ../../nbs/46_models.deep.ipynb #f13364bd
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -240,12 +241,12 @@ def _outputs(self: _Deep, X: Any) -> np.ndarray:
 
     check_is_fitted(self, "model_")
     record, _ = checked_rows(self, X, self.parts_, False)
-    answers, network = [], self._library_model()
+    answers, network, fields = [], self._library_model(), {p.name: torch.from_numpy(np.ascontiguousarray(record[p.name])) for p in self.parts_}
+    if all(p.kind == "table" for p in self.parts_):
+        network, fields = copy.deepcopy(network).double(), {name: values.double() for name, values in fields.items()}
     with one_thread(), torch.inference_mode():
         for start in range(0, len(record), AT_ONCE):
-            some = record[start : start + AT_ONCE]
-            batch = {p.name: torch.from_numpy(np.ascontiguousarray(some[p.name])) for p in self.parts_}
-            answers.append(network(batch).double().numpy())
+            answers.append(network({name: values[start : start + AT_ONCE] for name, values in fields.items()}).double().numpy())
     return np.concatenate(answers)
 
 
