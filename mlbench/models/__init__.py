@@ -32,5 +32,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "space": "mlbench.models.spaces",
         "space_table": "mlbench.models.spaces",
         "SequenceTagger": "mlbench.models.tagging",
+        "TransferClassifier": "mlbench.models.transfer",
+        "TransferRegressor": "mlbench.models.transfer",
+        "Embeddings": "mlbench.models.transfer",
     },
 )
