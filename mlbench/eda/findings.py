@@ -29,7 +29,7 @@ from .strength import bin_codes, sample_rows
 # %% auto #0
 __all__ = ['COMPACT', 'FIRST', 'SEARCHES', 'find_empty_columns', 'find_many_categories', 'find_odd_numbers', 'find_outliers',
            'rank_correlations', 'shared_information', 'find_same_columns', 'find_target', 'find_groups', 'Findings',
-           'find_all']
+           'find_media', 'find_all']
 
 # %% ../../nbs/22_eda.findings.ipynb #d0498701
 def _nearly_constant(look: Look) -> Iterator[Finding]:
@@ -384,7 +384,23 @@ def _drift_with_model(look: Look) -> Iterator[Finding]:
 def _drift_of_columns(look: Look) -> Iterator[Finding]:
     yield from find_drift(look, model=False)
 
-# %% ../../nbs/22_eda.findings.ipynb #4463ceff
+# %% ../../nbs/22_eda.findings.ipynb #f2a05e48
+def find_media(
+    look: Look,  # from `look_at`
+) -> list[Finding]:  # empty for tables without texts and images
+    "What there is to say about texts and images."
+    found: list[Finding] = []
+    if look.of("text"):
+        from mlbench.eda.texts import text_findings
+
+        found += text_findings(look)
+    if look.of("image"):
+        from mlbench.eda.images import image_findings
+
+        found += image_findings(look)
+    return found
+
+# %% ../../nbs/22_eda.findings.ipynb #4dcadefe
 def find_all(
     look: Look,  # from `look_at`
     label_noise: bool = True,  # look for doubtful labels; loads cleanlab
@@ -397,4 +413,5 @@ def find_all(
     honest = replace(look, left_out=frozenset(c for f in found if f.severity == "stop" for c in f.columns))
     more = (*SEARCHES, *((find_label_noise,) if label_noise else ()), _drift_with_model if adversarial else _drift_of_columns, _sampled)
     found += [f for search in track(more, "searching") for f in search(honest)]
+    found += find_media(look)
     return Findings(sorted(found, key=lambda f: SEVERITIES.index(f.severity)))

@@ -80,8 +80,9 @@ class Look:
 
     @property
     def most_telling(self) -> str:
-        "The column that says most alone; the target when there is no other."
-        return self.strengths["column"].iloc[0] if len(self.strengths) else self.target.name
+        "The column that says most alone, images aside; the target when there is no other."
+        names = self.strengths.loc[self.strengths["kind"] != "image", "column"]
+        return names.iloc[0] if len(names) else self.target.name
 
     def of(self, *kinds: str) -> list[str]:
         "Candidates of these kinds, the strongest first."
