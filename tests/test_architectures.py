@@ -103,6 +103,19 @@ def test_each_learns_thirty_two_rows_by_heart_and_the_same_way_twice(name):
     assert trained(6)[1] == losses[:6]
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_is_written_as_a_graph_that_answers_the_same(name):
+    pytest.importorskip("onnxruntime")
+    from mlbench.deployment.torchgraph import network_difference
+
+    network, record = network_of(name, outputs=3).eval(), rows_of(NETWORKS[name].kind, 6)
+    with torch.no_grad():
+        nn.init.normal_(network.head[-1].weight, generator=torch.Generator().manual_seed(1))
+    values = {field: np.ascontiguousarray(record[field]) for field in record.dtype.names}
+    assert network_difference(network, values) < 1e-4
+    assert network_difference(network, {field: v[:1] for field, v in values.items()}) < 1e-4
+
+
 def test_two_networks_trained_side_by_side_come_to_the_same_as_one_after_the_other():
     batch, goal, found = tensors(rows_of("table")), torch.arange(32) % 2, {}
 
