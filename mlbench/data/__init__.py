@@ -23,5 +23,12 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Example": "mlbench.data.examples",
         "list_examples": "mlbench.data.examples",
         "load_example": "mlbench.data.examples",
+        "Part": "mlbench.data.parts",
+        "record_of": "mlbench.data.parts",
+        "as_record": "mlbench.data.parts",
+        "pixels_of": "mlbench.data.images",
+        "image_bytes": "mlbench.data.images",
+        "look_at_image": "mlbench.data.images",
+        "ImageStore": "mlbench.data.images",
     },
 )

@@ -24,5 +24,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "text_figures": "mlbench.eda.texts",
         "languages_of": "mlbench.eda.languages",
         "scripts_of": "mlbench.eda.languages",
+        "image_findings": "mlbench.eda.images",
+        "image_figures": "mlbench.eda.images",
+        "media_figures_of": "mlbench.eda.images",
     },
 )
