@@ -36,10 +36,10 @@ def differences(
     theirs: Mapping[str, Tensor],  # what a file has, by name
 ) -> list[str]:  # one sentence for each; empty when they fit
     "What differs between two sets of named tensors, in names and shapes."
-    found = [f"{name} is missing" for name in ours if name not in theirs]
-    found += [f"{name} is not known here" for name in theirs if name not in ours]
     shapes = ((name, tuple(ours[name].shape), tuple(theirs[name].shape)) for name in ours if name in theirs)
-    return found + [f"{name} has the shape {b}, expected {a}" for name, a, b in shapes if a != b]
+    found = [f"{name} has the shape {b}, expected {a}" for name, a, b in shapes if a != b]
+    found += [f"{name} is missing" for name in ours if name not in theirs]
+    return found + [f"{name} is not known here" for name in theirs if name not in ours]
 
 
 def copy_into(

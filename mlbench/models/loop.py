@@ -565,9 +565,11 @@ def find_rate(
 
 def suggested_rate(
     found: pd.DataFrame,  # as `find_rate` gives it
-) -> float:  # a third of the rate where the smooth loss is least
+) -> float:  # a tenth of the rate where the smooth loss is half as much again as at first; of the last rate where it never is
     "A full rate to train with."
-    return float(found["rate"][found["smooth"].idxmin()]) / 3
+    level = found["smooth"].iloc[: max(len(found) // 3, 1)].median()
+    wild = found["smooth"] > 1.5 * level
+    return float(found["rate"][wild.idxmax()] if wild.any() else found["rate"].iloc[-1]) / 10
 
 # %% ../../nbs/46_models.loop.ipynb #d1d860f6
 def largest_batch(
