@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from mlbench.core.errors import UsageError
+from mlbench.core.resuming import Checkpoints, resumable
 from mlbench.models.autoencoder import (
     Autoencoder,
     AutoencoderOutliers,
@@ -27,7 +28,7 @@ from mlbench.models.autoencoder import (
     trained,
 )
 from mlbench.models.layers import made
-from mlbench.models.loop import LoopSettings
+from mlbench.models.loop import LoopSettings, Trainer
 
 KINDS = [Autoencoder, VariationalAutoencoder, AutoencoderOutliers]
 
@@ -161,3 +162,27 @@ def test_rows_by_name_are_trained_on_too(digits):
     network = made(lambda: Needle(64, (8,), 2), 0)
     state = trained(network, lambda out, target: ((out - target) ** 2).mean(), {"table": rows}, rows, LoopSettings(epochs=3, batch_size=20), np.arange(10))
     assert len(state.history) == 3 and state.history[-1]["train_loss"] < state.history[0]["train_loss"] and not network.training
+
+
+class Killed(BaseException):
+    "As if the process had been killed."
+
+
+@pytest.mark.parametrize("at", [1, 5, 11])
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(at, digits, tmp_path, monkeypatch):
+    coder = small(VariationalAutoencoder, epochs=3, batch_size=25, masked=0.2, noise=0.1)
+    whole, step, steps = clone(coder).fit(digits[:120]), Trainer._try_step, []
+
+    def killed(self, where):
+        steps.append(self.state.step)
+        if len(steps) == at + 1:
+            raise Killed
+        return step(self, where)
+
+    monkeypatch.setattr(Trainer, "_try_step", killed)
+    with pytest.raises(Killed), resumable(Checkpoints(tmp_path, every=0.0), "coder"):
+        clone(coder).fit(digits[:120])
+    with resumable(Checkpoints(tmp_path, every=0.0), "coder"):
+        resumed = clone(coder).fit(digits[:120])
+    assert np.array_equal(resumed.model_, whole.model_) and resumed.history_ == whole.history_
+    assert steps[at + 1] > 0, "training began anew"

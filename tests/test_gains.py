@@ -13,7 +13,7 @@ from sklearn.naive_bayes import GaussianNB
 from mlbench.core.errors import DataError, UsageError
 from mlbench.data.parts import Part, record_of
 from mlbench.models.augment import smote
-from mlbench.models.gains import MoreRows, folds_of, gains_of, paired_gain, told
+from mlbench.models.gains import MoreRows, folds_of, gains_of, paired_gain, setting_gains, told
 
 
 def data(rows=120, seed=0, **more):
@@ -109,3 +109,27 @@ def test_shares_of_made_rows_and_the_kind_of_the_estimator():
     for wrong in (MoreRows(GaussianNB()), MoreRows(None, smote), MoreRows(GaussianNB(), 3)):
         with pytest.raises(UsageError, match="MoreRows found no"):
             wrong.fit(X, y)
+
+
+def test_changes_of_rows_are_chosen_by_rows_that_were_never_changed(monkeypatch):
+    from mlbench.models.augment import Augment
+    from mlbench.models.deep import DeepClassifier
+
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, 60)
+    X = (random.integers(0, 60, (60, 6, 6, 1)) + 120 * y[:, None, None, None]).astype(np.uint8)
+    changed, whole = [], Augment.__call__
+
+    def watched(self, parts, target, generator, training=True):
+        changed.append((parts["pixels"].numpy().copy(), training))
+        return whole(self, parts, target, generator, training)
+
+    monkeypatch.setattr(Augment, "__call__", watched)
+    folds = folds_of(y, 2)
+    table = setting_gains(DeepClassifier(width=8, depth=2, max_epochs=2, random_state=0), "augment", ["none", "flip"], X, y, folds)
+    assert table["candidate"].tolist() == ["augment=none", "augment=flip"] and changed
+    half = len(changed) // 2
+    for seen, (train, test) in zip((changed[:half], changed[half:]), folds):
+        rows = {row.tobytes() for batch, _ in seen for row in batch}
+        assert rows <= {row.tobytes() for row in X[train]} and not rows & {row.tobytes() for row in X[test]}
+    assert all(training for _, training in changed)

@@ -91,9 +91,15 @@ _LUMA = (0.299, 0.587, 0.114)  # what red, green and blue give to the brightness
 
 def _grey(images: Tensor) -> Tensor:
     "Brightness of each pixel, (rows, height, width, 1)."
-    if images.shape[-1] != 3:
-        return images.mean(-1, keepdim=True)
-    return (images * torch.tensor(_LUMA, device=images.device)).sum(-1, keepdim=True)
+    weights = _LUMA if images.shape[-1] == 3 else (1 / images.shape[-1],) * images.shape[-1]
+    return torch.matmul(images, torch.tensor(weights, device=images.device).unsqueeze(1))
+
+
+def _mean(images: Tensor) -> Tensor:
+    "Mean colour of each image, (rows, 1, 1, channels); a product is the fastest way to it."
+    pixels = images.flatten(1, 2)
+    ones = torch.full((1, pixels.shape[1]), 1 / pixels.shape[1], device=images.device)
+    return torch.matmul(ones, pixels).unsqueeze(1)
 
 
 def coloured(
@@ -105,7 +111,7 @@ def coloured(
     "Images brighter, harder or more colourful, or less so."
     light, hard, colour = (_column(f, images)[:, None, None, None] for f in (brightness, contrast, saturation))
     images = images * light
-    middle = _grey(images).mean(dim=(1, 2), keepdim=True)
+    middle = _mean(_grey(images))
     images = middle + (images - middle) * hard
     if images.shape[-1] == 3:
         grey = _grey(images)
@@ -132,7 +138,7 @@ def cut_out(
     hidden: Tensor,  # (rows, height, width) of bool
 ) -> Tensor:  # the same shape
     "Images with some pixels in the mean colour of the image."
-    return torch.where(hidden.unsqueeze(-1), images.mean(dim=(1, 2), keepdim=True), images)
+    return torch.where(hidden.unsqueeze(-1), _mean(images), images)
 
 # %% ../../nbs/46_models.augment.ipynb #48977ec5
 _MOVES = ("rotate", "slant_x", "slant_y", "shift_x", "shift_y")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.resuming import inner_piece
+from .checkpoints import Checkpoint
 from .layers import made
 from .lazymodel import KeptModel
 from .loop import LoopSettings, RecordBatches, State, Trainer, device_of
@@ -106,26 +108,34 @@ class CloudLoss:
         return 0.5 * torch.log(error + 1e-6) + self.beta * far / columns
 
 # %% ../../nbs/47_models.autoencoder.ipynb #383e1d35
+def _made_from(network: nn.Module, loss_of: Any, arrays: dict[str, np.ndarray], settings: LoopSettings, rest: dict[str, Any]) -> dict[str, Any]:
+    "All that the weights depend on, for the key of the state."
+    first = {f"first {name}": t.numpy() for name, t in network.state_dict().items()}
+    words = {"network": str(network), "loss": getattr(loss_of, "__name__", repr(loss_of)), "torch": torch.__version__} | {k: repr(v) for k, v in rest.items()}
+    return first | {f"rows {name}": values for name, values in arrays.items()} | {"settings": asdict(settings), "words": words}
+
+
 def trained(
     network: nn.Module,  # changed in place; called with the parts of a batch
     loss_of: Callable[[Any, Tensor], Tensor],  # of outputs and targets
-    X: Any,  # rows, as `loop.as_tensors` takes them
-    target: Any,  # one row each
+    X: np.ndarray | dict[str, np.ndarray],  # a matrix, called "table", or parts by name
+    target: np.ndarray,  # one row each
     settings: LoopSettings,  # how
     held_out: np.ndarray | None = None,  # positions of rows that say which weights are best
     augment: Any = None,  # an `Augment`, for rows that are learned from
     seconds: float | None = None,  # training ends within them; None takes all epochs
 ) -> State:  # with history; its network is in evaluation mode
     "Train a network on rows."
-    device = device_of(settings.device)
+    device, parts = device_of(settings.device), X if isinstance(X, dict) else {"table": X}
     held = np.zeros(0, dtype=int) if held_out is None else held_out
     learn = np.setdiff1d(np.arange(len(target)), held)
-    pick = (lambda at: {k: v[at] for k, v in X.items()}) if isinstance(X, dict) else (lambda at: X[at])
-    size = settings.rows_per_step(len(learn))
+    size, pick = settings.rows_per_step(len(learn)), lambda rows: {name: values[rows] for name, values in parts.items()}
     batches = RecordBatches(pick(learn), target[learn], size, settings.seed, augment, device)
     judged = RecordBatches(pick(held), target[held], size, settings.seed, device=device) if len(held) else None
+    arrays, rest = parts | {"the target": target, "rows held out": held}, {"augment": augment, "seconds": seconds}
+    piece = inner_piece(lambda: _made_from(network, loss_of, arrays, settings, rest))
     with one_thread():
-        state = Trainer(network, loss_of, batches, settings, held_out=judged).fit(seconds)
+        state = Trainer(network, loss_of, batches, settings, held_out=judged).fit(seconds, Checkpoint(piece))
     network.cpu().eval()
     return state
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.errors import DataError, UsageError, did_you_mean
 
 # %% auto #0
-__all__ = ['Gain', 'paired_gain', 'folds_of', 'gains_of', 'told', 'Around', 'tags_of', 'MoreRows']
+__all__ = ['Gain', 'paired_gain', 'folds_of', 'gains_of', 'setting_gains', 'told', 'Around', 'tags_of', 'MoreRows']
 
 # %% ../../nbs/45_models.gains.ipynb #d1c95b38
 class Gain(NamedTuple):
@@ -96,6 +96,24 @@ def gains_of(
         rows.append({"candidate": name, "score": float(own.mean())} | ends | {"folds": len(cut)})
     return pd.DataFrame(rows)
 
+# %% ../../nbs/45_models.gains.ipynb #6b420c22
+def setting_gains(
+    estimator: Any,  # not changed
+    name: str,  # of one of its parameters, such as "augment"
+    values: Sequence[Any],  # at least two; the others are held against the first
+    X: Any,  # rows
+    y: Any,  # (rows,) the target
+    folds: Any = 5,  # how many, or a list of pairs (train, test)
+    scoring: Any = None,  # a scorer of scikit-learn; None is the estimator's own score
+    seed: int = 0,  # of the folds
+) -> pd.DataFrame:  # as `gains_of` gives it; the candidates are called "name=value"
+    "What each value of a parameter gains over the first one."
+    known = estimator.get_params()
+    if name not in known:
+        raise UsageError(f"{type(estimator).__name__} has no parameter {name!r}. {did_you_mean(name, known)}")
+    candidates = {f"{name}={value}": clone(estimator).set_params(**{name: value}) for value in values}
+    return gains_of(candidates, X, y, folds=folds, scoring=scoring, seed=seed)
+
 # %% ../../nbs/45_models.gains.ipynb #7b8fee7e
 def told(
     gains: pd.DataFrame,  # as `gains_of` gives it
@@ -108,12 +126,12 @@ def told(
         said.append(f"{row.candidate}: {interval}, which {verdict}.")
     return said
 
-# %% ../../nbs/45_models.gains.ipynb #4f5bf836
+# %% ../../nbs/45_models.gains.ipynb #5c26bc58
 def _has(name: str) -> Any:
     "Whether the estimator inside has a method."
     return available_if(lambda self: hasattr(getattr(self, "estimator_", self.estimator), name))
 
-
+# %% ../../nbs/45_models.gains.ipynb #a7b113db
 class Around(MetaEstimatorMixin, BaseEstimator):
     "What estimators around another have in common: it is fitted as `estimator_`, and answers."
 
