@@ -54,7 +54,7 @@ def paired_gain(
     half = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
     return Gain(mean, mean - half, mean + half, count)
 
-# %% ../../nbs/45_models.gains.ipynb #47225375
+# %% ../../nbs/45_models.gains.ipynb #e4ebac9e
 def folds_of(
     y: Any,  # (rows,) the target
     folds: Any = 5,  # how many, or a list of pairs (train, test) of positions
@@ -70,7 +70,7 @@ def folds_of(
     way = StratifiedKFold if classes else KFold
     return list(way(folds, shuffle=True, random_state=seed).split(np.zeros(len(y)), y))
 
-
+# %% ../../nbs/45_models.gains.ipynb #5f5ee901
 def gains_of(
     candidates: Mapping[str, Any],  # name -> estimator, none of them fitted or changed
     X: Any,  # rows
