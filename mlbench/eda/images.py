@@ -89,7 +89,7 @@ class ImageLook:
         return pixels_of([self.cells[i] for i in some], (12, 12, 3), (0, 0, 0), self.root, "stretch")
 
 # %% ../../nbs/24_eda.images.ipynb #10573217
-BITS, ALIKE = 6, 0.995  # bits that may differ in 64, and the correlation of the thumbnails from which on two pictures count as one
+BITS, ALIKE = 10, 0.985  # bits that may differ in 64, and the correlation of the thumbnails from which on two pictures count as one
 
 
 def difference_hashes(
@@ -268,7 +268,8 @@ def classes_figure(
     rows = {name: evenly([images.cells[i] for i in at if int(i) in sound]) for name, at in _named_groups(look).items()}
     rows = {name: cells for name, cells in rows.items() if cells}
     share = len(images.sound) / max(len(images.rows), 1)
-    of = f"the {len(rows)} most frequent values" if look.target.classes and len(look.target.classes) > len(rows) else plural(len(rows), "group")
+    of = plural(len(rows), "class", "classes") if look.target.classes else plural(len(rows), "group")
+    of = f"the {of} with the most rows" if look.target.classes and len(look.target.classes) > len(rows) else of
     title = f"{images.name}: what {look.target.name} looks like, in {of}" + (f"; {percent(1 - share)} cannot be opened" if share < 1 else "")
     return sheet_figure(rows, title, root=images.root)
 

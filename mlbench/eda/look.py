@@ -113,6 +113,14 @@ def candidate_columns(
     return [n for n in schema.names if n not in out]
 
 
+def _images_last(table: pd.DataFrame) -> pd.DataFrame:
+    "Strengths in which images say nothing: a cell names a file, and what is seen on it is for a network to say."
+    table.loc[table["kind"] == "image", "strength"] = 0.0
+    made = table.sort_values("strength", ascending=False, kind="stable", ignore_index=True)
+    made.attrs = table.attrs
+    return made
+
+
 def look_at(
     frame: pd.DataFrame,  # training rows
     schema: Schema,  # kinds of the columns
@@ -125,6 +133,8 @@ def look_at(
     groups = frame[problem.columns.group] if problem.columns.group else None
     n_classes = len(target.classes) if target.classes else None
     table = strengths(frame, y, schema, n_classes, names, groups, seed)
+    if "image" in table["kind"].to_numpy():
+        table = _images_last(table)
     return Look(frame, y, target, schema, problem, table, quality_report(frame, schema, seed), seed)
 
 # %% ../../nbs/21_eda.look.ipynb #979b013f
