@@ -80,7 +80,7 @@ def table() -> pd.DataFrame:
 def test_parity(table, task, name):
     model, data = fitted(table, task, name)
     onnx, parity = proven_onnx(model, data)
-    assert parity.passed and parity.wrong_labels == 0 and (parity.max_rel < 1e-10 or name == "xgboost")
+    assert parity.passed and parity.wrong_labels == 0 and (parity.max_rel < 1e-10 or name in ("xgboost", "network", "word_bag"))
     tried = {c["change"] for c in parity.changes}
     if name != "dummy":
         assert {"real rows", "column missing", "category never seen", "extreme number", "far date", "everything missing"} <= tried

@@ -61,6 +61,11 @@ def _wide(graph: Graph, answer: Block, estimator: Any, classes: int | None) -> B
     return answer if classes is None else all_classes(graph, answer, [int(c) for c in estimator.classes_], classes)
 
 
+def _seen(graph: Graph, blocks: list[Block]) -> list[Block]:
+    "What a member looks at: numbers side by side as one block, the parts of a record as they are."
+    return [graph.join(blocks)] if all(b.kind == "number" for b in blocks) else blocks
+
+
 def fold_answers(
     graph: Graph,
     position: int,  # which fold, from 0
@@ -72,10 +77,10 @@ def fold_answers(
     answers: dict[int, Block] = {}
     together: dict[str, list[tuple[int, Block, TreeSums]]] = {}
     for n, member in enumerate(members):
-        block, estimator = graph.join(features[member["style"]]), member["estimators"][list(member["folds"]).index(position)]
-        read = None if graph.watched else tree_sums(graph, block, estimator)
+        blocks, estimator = _seen(graph, features[member["style"]]), member["estimators"][list(member["folds"]).index(position)]
+        read = None if graph.watched or blocks[0].kind != "number" else tree_sums(graph, blocks[0], estimator)
         if read is None:
-            answers[n] = graph.join(graph.convert(estimator, [block], f"fold {position + 1}, {member['name']}"))
+            answers[n] = graph.join(graph.convert(estimator, blocks, f"fold {position + 1}, {member['name']}"))
         else:
             together.setdefault(read[0].tensor, []).append((n, *read))
     for group in together.values():
@@ -83,7 +88,7 @@ def fold_answers(
     estimators = [m["estimators"][list(m["folds"]).index(position)] for m in members]
     return [_wide(graph, answers[n], estimator, classes) for n, estimator in enumerate(estimators)]
 
-# %% ../../nbs/70_deployment.blending.ipynb #664d91b9
+# %% ../../nbs/70_deployment.blending.ipynb #8cdbefe2
 def _undrawn(graph: Graph, answer: Block, centre: float, spread: float, power: float, low: float, high: float) -> Block:
     "The inverse of a power transformation, as `training.scales` has it."
     one, zero, other = graph.constant(1.0), graph.constant(0.0), 2.0 - power
@@ -108,7 +113,7 @@ def _unscaled(graph: Graph, answer: Block, member: Mapping[str, Any], place: int
     grown = graph.node("Sub", graph.node("Exp", answer.tensor), graph.constant(1.0))
     return Block(graph.node("Add", grown, graph.constant(float(shift))), "number", answer.width)
 
-
+# %% ../../nbs/70_deployment.blending.ipynb #24b62d7a
 def _mean(graph: Graph, parts: Sequence[str]) -> str:
     "The mean of tensors of one shape."
     total = parts[0]

@@ -5,6 +5,8 @@
 # %% ../../nbs/70_deployment.bundle.ipynb #8dde0731
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ import numpy as np
 from ..core.errors import ArtifactError, UsageError
 from ..core.files import plain, read_json, sha256_file, sha256_text, write_json, write_text
 from ..core.show import Facts, number
-from .rows import Field, Scorer, is_missing, read_rows
+from .graph import image_form
+from .rows import Field, Scorer, is_missing, read_image, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,10 +27,21 @@ if TYPE_CHECKING:
     from mlbench.deployment.parity import Parity
 
 # %% auto #0
-__all__ = ['SERVICE_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'MEANINGS', 'fields_of', 'check_name', 'safe_name', 'as_sent',
-           'write_bundle', 'check_hashes', 'has_external_data', 'labels_of', 'Bundle', 'size_text', 'contents']
+__all__ = ['SERVICE_PACKAGES', 'IMAGE_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'MEANINGS', 'image_uri', 'fields_of',
+           'check_name', 'safe_name', 'as_sent', 'write_bundle', 'check_hashes', 'has_external_data', 'labels_of',
+           'Bundle', 'size_text', 'contents']
 
 # %% ../../nbs/70_deployment.bundle.ipynb #dcde1b0a
+def image_uri(
+    pixels: np.ndarray,  # uint8 (height, width, channels)
+) -> str:  # data:image/png;base64,...
+    "An image as a caller sends it: a PNG, without loss."
+    from mlbench.data.images import image_bytes
+
+    grey = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    return "data:image/png;base64," + base64.b64encode(image_bytes(np.ascontiguousarray(grey))).decode()
+
+
 def _accepts(dtype: str) -> str:
     "What a text field takes beside text, from the type that the column had."
     if dtype in ("bool", "boolean"):
@@ -45,17 +59,22 @@ def fields_of(
 
     fields = []
     for name, kind in input_kinds(model).items():
-        column = model.schema.column(name)
+        column, form = model.schema.column(name), image_form(kind)
+        if form.shape:
+            plain_image = np.broadcast_to(np.asarray(form.fill, np.uint8), form.shape)
+            fields.append(Field(name, "image", column.kind, example=image_uri(plain_image), shape=[*form.shape], fill=[*form.fill], fit=form.fit))
+            continue
         there = frame[name].dropna() if name in frame else []
         example = there.iloc[0] if len(there) else None
         example = example.isoformat() if hasattr(example, "isoformat") else plain(example)
-        facts = {"minimum": column.minimum, "maximum": column.maximum, "categories": column.categories}
+        facts: dict[str, Any] = {"minimum": column.minimum, "maximum": column.maximum, "categories": column.categories}
         of_date = date_format if kind == "date" else None
         fields.append(Field(name, kind, column.kind, _accepts(column.dtype), date_format=of_date, example=example, **facts))
     return fields
 
 # %% ../../nbs/70_deployment.bundle.ipynb #5c784ca4
 SERVICE_PACKAGES = ("numpy", "onnxruntime", "msgspec", "uvicorn", "httptools")
+IMAGE_PACKAGES = ("pillow",)  # where a field is an image
 
 
 def check_name(
@@ -74,11 +93,12 @@ def safe_name(
     return check_name(re.sub(r"[^A-Za-z0-9_.\-]+", "-", text).strip("-._")[:100] or "model")
 
 
-def _requirements() -> str:
+def _requirements(fields: Sequence[Field] = ()) -> str:
     "The packages of the service with the versions that are installed here."
     from importlib.metadata import version
 
-    return "".join(f"{name}=={version(name)}\n" for name in SERVICE_PACKAGES)
+    names = SERVICE_PACKAGES + (IMAGE_PACKAGES if any(f.type == "image" for f in fields) else ())
+    return "".join(f"{name}=={version(name)}\n" for name in names)
 
 # %% ../../nbs/70_deployment.bundle.ipynb #0541d726
 def _dockerfile() -> str:
@@ -183,7 +203,7 @@ def _bundle_record(
         "made_from": dict(given["made_from"]),
     }
 
-# %% ../../nbs/70_deployment.bundle.ipynb #cec1a2f5
+# %% ../../nbs/70_deployment.bundle.ipynb #34f02562
 def _example(frame: pd.DataFrame, fields: Sequence[Field]) -> dict[str, Any]:
     "Two real rows as a request."
     names = [f.name for f in fields]
@@ -192,11 +212,20 @@ def _example(frame: pd.DataFrame, fields: Sequence[Field]) -> dict[str, Any]:
     return {"rows": [{f.name: as_sent(rows[f.name].iloc[i], f) for f in fields} for i in range(len(rows))]}
 
 
+def _image_as_sent(value: Any, field: Field) -> str | None:
+    "An image in the form that the model sees, as a data URI; None where there is none."
+    from mlbench.data.images import is_missing as no_image
+
+    return None if no_image(value) else image_uri(read_image(value, field, files=True)[0])
+
+
 def as_sent(
     value: Any,  # a cell of a data frame
     field: Field,
 ) -> Any:  # a number, a text, a boolean, or None
     "A cell in the form in which a caller sends it."
+    if field.type == "image":
+        return _image_as_sent(value, field)
     if is_missing(value):
         return None
     if hasattr(value, "isoformat"):
@@ -205,7 +234,17 @@ def as_sent(
         return plain(float(value))
     return bool(value) if field.accepts == "boolean" and not isinstance(value, str) else value.item() if hasattr(value, "item") else value
 
-# %% ../../nbs/70_deployment.bundle.ipynb #d9992561
+# %% ../../nbs/70_deployment.bundle.ipynb #87a9a71a
+def _fingerprint(cell: Any) -> str | None:
+    "The hash of an image; None where there is none."
+    from mlbench.data.images import image_bytes, is_reference
+    from mlbench.data.images import is_missing as no_image
+
+    if no_image(cell):
+        return None
+    return f"sha256:{cell.split(':')[1].split('.')[0] if is_reference(cell) else hashlib.sha256(image_bytes(cell)).hexdigest()}"
+
+
 REFERENCE_ROWS = 1000  # rows that are kept to compare the future with
 
 
@@ -216,9 +255,11 @@ def _reference(model: Any, frame: pd.DataFrame, fields: Sequence[Field]) -> pd.D
     places = np.unique(np.linspace(0, len(frame) - 1, min(REFERENCE_ROWS, len(frame))).astype(int))
     part = frame.iloc[places].reset_index(drop=True)
     kept = conform(part, model.schema, [f.name for f in fields])
+    images = {f.name: kept[f.name].map(_fingerprint).astype("str") for f in fields if f.type == "image"}
+    kept = kept.assign(**images) if images else kept
     return kept.assign(**{model.target.name: part[model.target.name]}) if model.target.name in part else kept
 
-# %% ../../nbs/70_deployment.bundle.ipynb #7faa838d
+# %% ../../nbs/70_deployment.bundle.ipynb #e06ac565
 def write_bundle(
     folder: str | Path,  # empty, or not there yet
     model: Any,  # a fitted mlbench.training.model.Model
@@ -248,7 +289,7 @@ def write_bundle(
     (folder / "model.onnx").write_bytes(data)
     model.save(folder / "native")
     _reference(model, frame, fields).to_parquet(folder / "reference.parquet")
-    texts = {"card.md": card or f"# {name}\n", "requirements.txt": _requirements(), "Dockerfile": _dockerfile(), "MLmodel": _mlmodel()}
+    texts = {"card.md": card or f"# {name}\n", "requirements.txt": _requirements(fields), "Dockerfile": _dockerfile(), "MLmodel": _mlmodel()}
     for file, text in (texts | {"runbook.md": _runbook(record)}).items():
         write_text(folder / file, text)
     for file, value in {"bundle.json": record, "parity.json": parity.to_dict(), "example.json": example}.items():

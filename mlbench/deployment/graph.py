@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..core.errors import ExportError
 
 # %% auto #0
 __all__ = ['KINDS', 'Converter', 'CONVERTERS', 'TRANSLATORS', 'MOST_BYTES', 'OPSETS', 'IR_VERSION', 'Block', 'tensor',
-           'image_shape', 'type_key', 'converts', 'converter_of', 'Graph']
+           'ImageForm', 'image_form', 'type_key', 'converts', 'converter_of', 'Graph']
 
 # %% ../../nbs/70_deployment.graph.ipynb #1de660d0
 KINDS = ("number", "text", "date", "tokens", "pixels")  # what a block may hold; a date is a number of seconds since 1970-01-01, UTC
@@ -150,25 +150,40 @@ def _table(
     return self.node("LabelEncoder", name, domain="ai.onnx.ml", **lists)
 
 # %% ../../nbs/70_deployment.graph.ipynb #cad1b6de
-def image_shape(
+class ImageForm(NamedTuple):
+    "To what the images of an input are decoded."
+
+    shape: tuple[int, int, int] | tuple[()] = ()  # height, width and channels; () where the input holds no images
+    fit: str = "pad"  # how an image of other proportions is fitted in: pad, crop or stretch
+    fill: tuple[int, ...] = ()  # colour of a missing image, one number for each channel
+
+    @property
+    def kind(self) -> str:
+        "The kind of input that says all this."
+        sizes, colour = "x".join(map(str, self.shape)), ",".join(map(str, self.fill))
+        return f"image:{sizes}:{self.fit}:{colour}" if self.fill else f"image:{sizes}"
+
+
+def image_form(
     kind: str,  # of an input
-) -> tuple[int, ...]:  # height, width and channels; () for other kinds
+) -> ImageForm:  # with an empty shape for other kinds than images
     "The form of the images of an input; `ExportError` when the kind names none that there can be."
     if not kind.startswith("image"):
-        return ()
-    found = re.fullmatch(r"image:([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", kind)
-    if found is None:
-        raise ExportError(f"The kind {kind!r} does not say how large images are. Write it as image:HEIGHTxWIDTHxCHANNELS, such as image:32x32x3.")
-    return tuple(map(int, found.groups()))
+        return ImageForm()
+    found = re.fullmatch(r"image:([1-9]\d*)x([1-9]\d*)x([13])(?::(pad|crop|stretch):(\d+(?:,\d+)*))?", kind)
+    fill = tuple(map(int, found[5].split(","))) if found and found[5] else ()
+    if found is None or len(fill) not in (0, int(found[3])):
+        raise ExportError(f"The kind {kind!r} does not say how images are decoded. Write image:HEIGHTxWIDTHxCHANNELS, such as image:32x32x3:pad:0,0,0.")
+    return ImageForm((int(found[1]), int(found[2]), int(found[3])), found[4] or "pad", fill or (128,) * int(found[3]))
 
 # %% ../../nbs/70_deployment.graph.ipynb #341c2324
 def _input(
     self: Graph,
     name: str,  # the column's name in the data
-    kind: str,  # number, text, date, or image:HEIGHTxWIDTHxCHANNELS
+    kind: str,  # number, text, date, or that of an `ImageForm`
 ) -> Block:  # one column, or the pixels of images
     "Declare a raw column."
-    shape = image_shape(kind)
+    shape = image_form(kind).shape
     if not name or name in self.inputs:
         raise ExportError(f"Column name {name!r} is empty or there twice. Rename the column in the data.")
     self.inputs[name] = kind
@@ -202,7 +217,7 @@ def _full(
 # %% ../../nbs/70_deployment.graph.ipynb #3044c01b
 Converter = Callable[["Graph", Any, "list[Block]"], "list[Block]"]
 CONVERTERS: dict[str, Converter] = {}
-TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels")  # modules that hold converters
+TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels", "parts")  # modules that hold converters
 
 
 def type_key(
@@ -296,7 +311,8 @@ def _build(
 
     _constant_bytes(self.initializers)
     nodes = self.nodes + [helper.make_node("Identity", [b.tensor], [name]) for name, b in outputs.items()]
-    raw = [_declared(n, "pixels" if image_shape(k) else k, 1, image_shape(k)) for n, k in self.inputs.items()]
+    forms = {n: image_form(k).shape for n, k in self.inputs.items()}
+    raw = [_declared(n, "pixels" if forms[n] else k, 1, forms[n]) for n, k in self.inputs.items()]
     given = [_declared(n, b.kind, b.width, b.shape) for n, b in outputs.items()]
     graph = helper.make_graph(nodes, "mlbench", raw, given, self.initializers)
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]

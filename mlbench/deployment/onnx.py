@@ -13,6 +13,7 @@ import numpy as np
 from ..core.errors import ExportError
 from ..core.files import sha256_text, stable_json
 from .graph import Block, Graph, converts
+from .parts import image_inputs
 from .steps import INT64  # and with it the converters of all steps before the estimator
 
 # %% auto #0
@@ -43,13 +44,13 @@ def linear(
     return Block(graph.node("Add", product, graph.constant(bias)), "number", weights.shape[1])
 
 
-@converts("sklearn.LogisticRegression")
+@converts("sklearn.LogisticRegression", "mlbench.WordLinearClassifier")
 def _logistic(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "A linear score, then sigmoid or softmax."
     return [probabilities(graph, linear(graph, graph.join(blocks), step.coef_.T, step.intercept_))]
 
 
-@converts("sklearn.Ridge", "sklearn.LinearRegression")
+@converts("sklearn.Ridge", "sklearn.LinearRegression", "mlbench.WordLinearRegressor")
 def _ridge(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "A linear score."
     block, weights = graph.join(blocks), np.atleast_2d(step.coef_).T
@@ -147,14 +148,15 @@ def pipeline_to_onnx(
         answer = all_classes(graph, answer, list(pipeline.classes_), classes)
     outputs = {_output_name(inputs, classes): answer}
     if watch:
-        outputs |= {f"{n}: {where}": graph.join(given) for n, (where, _, given) in enumerate(graph.steps) if given and not _raw(given, inputs)}
+        outputs |= {f"{n}: {where}": graph.join(given) for n, (where, _, given) in enumerate(graph.steps) if _watchable(given, inputs)}
     record = {"inputs": dict(inputs), "classes": classes, "schema_sha256": schema_hash(inputs), "spread": graph.spread}
     return graph.build(outputs, {f"mlbench.{k}": v for k, v in record.items()})
 
 # %% ../../nbs/70_deployment.onnx.ipynb #c9f62e6b
-def _raw(blocks: Sequence[Block], inputs: Mapping[str, str]) -> bool:
-    "Whether a step gave its inputs on unchanged, or texts."
-    return any(b.tensor in inputs or b.kind == "text" for b in blocks)
+def _watchable(blocks: Sequence[Block], inputs: Mapping[str, str]) -> bool:
+    "Whether what a step gave can be compared: numbers or tokens alone, and not its inputs unchanged."
+    kinds = {b.kind for b in blocks}
+    return len(kinds) == 1 and kinds <= {"number", "tokens"} and not any(b.tensor in inputs for b in blocks)
 
 
 def schema_hash(
@@ -166,10 +168,11 @@ def schema_hash(
 # %% ../../nbs/70_deployment.onnx.ipynb #2cdcd616
 def input_kinds(
     model: Any,  # a fitted mlbench.training.model.Model
-) -> dict[str, str]:  # raw column -> number, text or date
+) -> dict[str, str]:  # raw column -> number, text, date, or that of an `ImageForm`
     "The raw columns that a model uses, as a graph takes them."
     kinds = {"numeric": "number", "date": "date"}
-    return {name: kinds.get(model.schema.kind(name), "text") for name in model.plan.inputs}
+    images = {name: form.kind for name, form in image_inputs(model.pipeline).items()}
+    return {name: images.get(name) or kinds.get(model.schema.kind(name), "text") for name in model.plan.inputs}
 
 
 def to_onnx(

@@ -5,6 +5,7 @@
 # %% ../../nbs/70_deployment.parity.ipynb #0f815327
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from ..core.plots import BAD, GOOD, figure_layout
 from ..core.progress import report
 from ..core.show import Facts, number, plural
 from .onnx import input_kinds, to_onnx
+from .parts import image_inputs
 from .rows import Scorer
 from .steps import feeds
 
@@ -24,20 +26,32 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'Part', 'SINGLE', 'extreme_values', 'probe_rows', 'differences', 'wrong_labels',
-           'Parity', 'fair_tolerance', 'native_answers', 'check_parity', 'first_difference', 'proven_onnx',
-           'parity_figure']
+__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'Part', 'SINGLE', 'NETWORKS', 'NETWORK_ROWS', 'odd_images', 'extreme_values',
+           'probe_rows', 'differences', 'wrong_labels', 'Parity', 'is_slow', 'fair_tolerance', 'native_answers',
+           'check_parity', 'first_difference', 'proven_onnx', 'parity_figure']
 
 # %% ../../nbs/70_deployment.parity.ipynb #e63646f4
 FAR_DATES = ("1678-01-01", "1900-02-28T23:59:59", "1969-12-31T23:59:59.999", "2000-02-29", "2100-03-01", "2261-12-31T23:59:59")
 UNSEEN = ("", "a value that training never saw", "Žluťoučký kůň 漢字", " ", "NaN")
 
 
+def odd_images() -> list[str]:
+    "Images that a column could hold but hardly ever does, as data URIs: black, white, noise, one pixel, grey, transparent, very wide."
+    from mlbench.data.images import image_bytes
+
+    rng = np.random.default_rng(0)
+    forms = [np.zeros((16, 16, 3)), np.full((40, 30, 3), 255), rng.integers(0, 256, (33, 17, 3)), np.zeros((1, 1, 3)), rng.integers(0, 256, (20, 20))]
+    forms += [rng.integers(0, 256, (12, 12, 4)), rng.integers(0, 256, (2, 90, 3))]
+    return ["data:image/png;base64," + base64.b64encode(image_bytes(f.astype(np.uint8))).decode() for f in forms]
+
+
 def extreme_values(
     column: pd.Series,  # canonical
-    kind: str,  # number, text or date
+    kind: str,  # number, text, date or image
 ) -> list[Any]:  # values of the same type
     "Values that a column could hold but hardly ever does."
+    if kind.startswith("image"):
+        return odd_images()
     if kind == "text":
         return list(UNSEEN)
     if kind == "date":
@@ -47,7 +61,7 @@ def extreme_values(
     return [0.0, -1e30, 1e30, 1e-300, low - 10 * reach, high + 10 * reach, np.inf, np.nextafter(high, np.inf)]
 
 # %% ../../nbs/70_deployment.parity.ipynb #6c90eb96
-CHANGES = {"number": "extreme number", "text": "category never seen", "date": "far date"}
+CHANGES = {"number": "extreme number", "text": "category never seen", "date": "far date", "image": "odd image"}
 
 
 Part = tuple[str, str, np.ndarray, "list[Any] | None"]  # change, column, positions of the rows, new values of the column
@@ -58,7 +72,7 @@ def _changed(real: pd.DataFrame, base: np.ndarray, column: str, kind: str) -> li
     values = extreme_values(real[column], kind)
     cycle = np.arange(max(len(values), len(base)))
     nothing = [pd.NaT if kind == "date" else np.nan] * len(base)
-    return [("column missing", column, base, nothing), (CHANGES[kind], column, base[cycle % len(base)], [values[i % len(values)] for i in cycle])]
+    return [("column missing", column, base, nothing), (CHANGES[kind.split(":")[0]], column, base[cycle % len(base)], [values[i % len(values)] for i in cycle])]
 
 
 def _put(real: pd.DataFrame, parts: list[Part]) -> pd.DataFrame:
@@ -84,13 +98,14 @@ def probe_rows(
     kinds: Mapping[str, str],  # column -> number, text or date
     rows: int = 2000,  # real rows that are compared at most, taken evenly
     columns: int = 200,  # columns that are changed at most
+    changed: int = 1000,  # rows that are repeated with a change, about so many for each kind of it
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the rows, and for each of them what was changed, and where
     "Real rows, and real rows with one change each."
     if not len(frame):
         raise ExportError("There is no row to prove the export on. Give the rows that the model was trained on.")
     real = frame[list(kinds)].iloc[_evenly(len(frame), rows)].reset_index(drop=True)
     tried = list(kinds)[:columns]
-    base = _evenly(len(real), max(2, 1000 // len(tried)))
+    base = _evenly(len(real), max(2, changed // len(tried)))
     parts: list[Part] = [("real rows", "", np.arange(len(real)), None)]
     for column in tried:
         parts += _changed(real, base, column, kinds[column])
@@ -180,17 +195,40 @@ def _record(expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes
 
 # %% ../../nbs/70_deployment.parity.ipynb #31ef5da7
 SINGLE = ("XGB", "XGBoostTrees")  # estimators that add up in single precision
+NETWORKS = ("Deep",)  # those that calculate in it throughout
+NETWORK_ROWS = 300  # real rows that are compared at most where a network or an image is among the parts
+
+
+def _estimators(pipeline: Any) -> list[Any]:
+    "All estimators of a pipeline or blend."
+    members = getattr(pipeline, "members_", None)
+    return [pipeline[-1] if hasattr(pipeline, "named_steps") else pipeline] if members is None else [e for m in members for e in m["estimators"]]
+
+
+def is_slow(
+    pipeline: Any,  # a fitted pipeline or blend
+) -> bool:
+    "Whether a network or an image is among its parts."
+    return bool(image_inputs(pipeline)) or any(type(e).__name__.startswith(NETWORKS) for e in _estimators(pipeline))
 
 
 def fair_tolerance(
     pipeline: Any,  # a fitted pipeline or blend
 ) -> float:  # in relation to the size of the answer
     "How well a file can agree with a model whose own precision is limited."
-    members = getattr(pipeline, "members_", None)
-    inside = [pipeline[-1] if hasattr(pipeline, "named_steps") else pipeline] if members is None else [e for m in members for e in m["estimators"]]
-    return 1e-5 if any(type(e).__name__.startswith(SINGLE) for e in inside) else 1e-9
+    if is_slow(pipeline):
+        return 1e-4
+    return 1e-5 if any(type(e).__name__.startswith(SINGLE) for e in _estimators(pipeline)) else 1e-9
 
 # %% ../../nbs/70_deployment.parity.ipynb #74b81df7
+def _probes(model: Any, frame: pd.DataFrame, kinds: Mapping[str, str], rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The rows of a proof; fewer where each one takes long."
+    from mlbench.data.schema import conform
+
+    slow = is_slow(model.pipeline)
+    return probe_rows(conform(frame, model.schema, list(kinds)), kinds, min(rows, NETWORK_ROWS) if slow else rows, changed=150 if slow else 1000)
+
+
 def native_answers(
     model: Any,  # a fitted mlbench.training.model.Model
     frame: pd.DataFrame,  # rows in canonical form
@@ -209,10 +247,8 @@ def check_parity(
     rows: int = 2000,  # real rows that are compared at most
 ) -> Parity:
     "Compare a model with its ONNX file on real rows and on changed ones."
-    from mlbench.data.schema import conform
-
     kinds, tolerance = input_kinds(model), fair_tolerance(model.pipeline) if tolerance is None else tolerance
-    probes, labels = probe_rows(conform(frame, model.schema, list(kinds)), kinds, rows)
+    probes, labels = _probes(model, frame, kinds, rows)
     got = Scorer(data)(feeds(probes, kinds))
     return _record(native_answers(model, probes), got, labels, model.target.classes is not None, tolerance)
 
@@ -225,12 +261,13 @@ def _native_steps(step: Any, table: Any, trail: str, columns: list[str]) -> Iter
             if not isinstance(inner, str):
                 yield from _native_steps(inner, table, f"{trail} > {name} ({type(inner).__name__})", columns)
                 table = inner.transform(table) if hasattr(inner, "transform") else table
-    elif kind == "ColumnTransformer":
+    elif kind in ("ColumnTransformer", "Records"):
         for name, part, chosen in step.transformers_:
             names = [columns[c] if isinstance(c, int | np.integer) else c for c in ([chosen] if isinstance(chosen, str) else list(chosen))]
             if names and not isinstance(part, str):
                 yield from _native_steps(part, table[names], f"{trail} > {name} ({type(part).__name__})", names)
-        yield trail, step.transform(table)
+        if kind == "ColumnTransformer":
+            yield trail, step.transform(table)
     elif hasattr(step, "members_"):
         yield from _blend_steps(step, table, trail, columns)
     else:
@@ -281,8 +318,6 @@ def proven_onnx(
     rows: int = 2000,  # real rows that are compared at most
 ) -> tuple[bytes, Parity]:  # the file and its proof
     "Export a model and prove it; `ExportError` names the step that cannot be written or that differs."
-    from mlbench.data.schema import conform
-
     report("export to ONNX")
     data = to_onnx(model)
     report("parity of model and file")
@@ -290,7 +325,7 @@ def proven_onnx(
     if parity.passed:
         return data, parity
     kinds = input_kinds(model)
-    probes, _ = probe_rows(conform(frame, model.schema, list(kinds)), kinds, rows)
+    probes, _ = _probes(model, frame, kinds, rows)
     step = first_difference(model, to_onnx(model, watch=True), probes, parity.tolerance) or "the sum of small differences over all steps"
     worst = parity.worst[0]
     where = f"{worst['change']}{' in ' + worst['column'] if worst['column'] else ''}"

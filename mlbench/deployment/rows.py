@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +18,9 @@ import numpy as np
 from ..core.errors import DataError, did_you_mean
 
 # %% auto #0
-__all__ = ['EPOCH', 'READERS', 'CHUNK', 'SINGLE_PRECISION', 'CELLS', 'Field', 'InputError', 'is_missing', 'read_number',
-           'read_text', 'read_date', 'read_column', 'read_rows', 'Scorer']
+__all__ = ['EPOCH', 'REQUEST_PIXELS', 'REQUEST_BYTES', 'READERS', 'CHUNK', 'SINGLE_PRECISION', 'CELLS', 'LEAST', 'Field',
+           'InputError', 'is_missing', 'read_number', 'read_text', 'read_date', 'read_image', 'read_column',
+           'read_rows', 'logged', 'Scorer']
 
 # %% ../../nbs/70_deployment.rows.ipynb #d3b8c7f2
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Field:
     "One raw column of the input."
 
     name: str
-    type: str  # number, text or date
+    type: str  # number, text, date or image
     kind: str = ""  # kind of the column in the schema, such as categorical
     accepts: str = "text"  # of a text field: text, number or boolean
     minimum: float | str | None = None  # smallest value in training; a smaller one is allowed
@@ -34,6 +36,9 @@ class Field:
     categories: list[str] | None = None  # seen in training; others are allowed
     date_format: str | None = None  # how dates are written beside ISO, in the notation of strptime
     example: Any = None
+    shape: list[int] | None = None  # of an image as the model sees it: height, width, channels
+    fill: list[int] | None = None  # colour that stands for a missing image, one number for each channel
+    fit: str = "pad"  # how an image of other proportions is fitted in: pad, crop or stretch
 
     to_dict = asdict
 
@@ -144,7 +149,56 @@ def read_date(
         raise ValueError(f"is {_shown(value)}; send a date between 1678 and 2261, or null")
     return nanoseconds / 1e9
 
-# %% ../../nbs/70_deployment.rows.ipynb #fc7bb4e8
+# %% ../../nbs/70_deployment.rows.ipynb #d686fdd6
+REQUEST_PIXELS = 50_000_000  # that the images of one request may unfold to, all together
+REQUEST_BYTES = 200_000_000  # of all images of one request in the form that the model wants
+
+
+def read_image(
+    value: Any,  # one cell that is not missing
+    field: Field,
+    files: bool = False,  # whether a path or a reference of a project may be followed
+    room: int | None = None,  # pixels that it may unfold to; None for what `data.images` allows
+) -> tuple[np.ndarray, int]:  # uint8 (height, width, channels), and how many pixels it had; raises ValueError with what to send instead
+    "A cell of an image field."
+    from mlbench.data.images import decoded, image_bytes, look_at_image
+
+    wanted = "Send a PNG or JPEG as a data URI (data:image/png;base64,...) or in base64, or null"
+    try:
+        data = image_bytes(value, files=files)
+        facts = look_at_image(data)
+        if facts.problem:
+            raise DataError(facts.problem)
+        if room is not None and facts.width * facts.height > room:
+            raise DataError(f"it has {facts.width} x {facts.height} pixels, and the images of a request may have {REQUEST_PIXELS:,} together")
+        height, width, channels = field.shape or (0, 0, 0)
+        return decoded(data, (height, width, channels), field.fit), facts.width * facts.height
+    except DataError as error:
+        raise ValueError(f"is no image that can be used: {str(error).rstrip('.')}. {wanted}") from None
+
+# %% ../../nbs/70_deployment.rows.ipynb #c6c03bf7
+def _read_images(values: Any, field: Field, mistakes: list[tuple[int | None, str, str]], files: bool) -> np.ndarray:
+    "All cells of an image field; what cannot be read is told for each row."
+    from mlbench.data.images import is_missing as no_image
+
+    shape = tuple(field.shape or ())
+    most = max(1, REQUEST_BYTES // math.prod(shape))
+    if not files and len(values) > most:
+        mistakes.append((None, field.name, f"holds {len(values):,} images, and {most:,} are read at once; send fewer rows at a time"))
+        return np.empty((0, *shape), np.uint8)
+    read = np.empty((len(values), *shape), np.uint8)
+    read[:] = np.asarray(field.fill or [128] * shape[2], np.uint8)
+    room = REQUEST_PIXELS
+    for row, value in enumerate(values):
+        if not no_image(value):
+            try:
+                read[row], pixels = read_image(value, field, files, None if files else room)
+                room -= pixels
+            except ValueError as error:
+                mistakes.append((row, field.name, str(error)))
+    return read
+
+# %% ../../nbs/70_deployment.rows.ipynb #da2a79cf
 READERS = {"number": read_number, "text": read_text, "date": read_date}
 
 
@@ -152,8 +206,11 @@ def read_column(
     values: Any,  # a sequence of cells, or an array
     field: Field,
     mistakes: list[tuple[int | None, str, str]],  # what is wrong is added here
-) -> np.ndarray:  # one matrix of one column
+    files: bool = True,  # whether names of image files are followed; a service says no
+) -> np.ndarray:  # one matrix of one column; images as (rows, height, width, channels)
     "All cells of one field."
+    if field.type == "image":
+        return _read_images(values, field, mistakes, files)
     if field.type == "number" and getattr(getattr(values, "dtype", None), "kind", "") in ("f", "i", "u"):
         numbers = np.asarray(values, np.float64)
         if not np.isinf(numbers).any():
@@ -191,9 +248,11 @@ def read_rows(
     rows: Any,  # a list of objects, an object of lists, or a data frame
     fields: Sequence[Field],  # what the model takes
     ignored: Iterable[str] = (),  # columns of the training table that it does not
-) -> dict[str, np.ndarray]:  # one matrix of one column per field
+    files: bool | None = None,  # whether names of image files are followed; None: in a data frame, which no request can be
+) -> dict[str, np.ndarray]:  # one matrix of one column per field; images as (rows, height, width, channels)
     "Check and convert what a caller sent; `InputError` tells all that is wrong."
     columns, mistakes = _columns_of(rows)
+    files = hasattr(rows, "columns") and not isinstance(rows, Mapping) if files is None else files
     if mistakes and not columns:
         raise InputError(mistakes)
     known = {f.name for f in fields}
@@ -208,15 +267,33 @@ def read_rows(
     mistakes = [m for m in mistakes if m[1] not in ignored]
     if mistakes:
         raise InputError(mistakes)
-    given = {f.name: read_column(columns[f.name], f, mistakes) for f in fields}
+    given = {f.name: read_column(columns[f.name], f, mistakes, files) for f in fields}
     if mistakes:
-        raise InputError(sorted(mistakes, key=lambda m: (m[0], m[1])))
+        raise InputError(sorted(mistakes, key=lambda m: (-1 if m[0] is None else m[0], m[1])))
     return given
+
+# %% ../../nbs/70_deployment.rows.ipynb #2874fc5d
+def logged(
+    rows: Any,  # a list of objects or an object of lists, as a caller sent it
+    fields: Sequence[Field],  # what the model takes
+) -> Any:  # the same, with `sha256:...` in the place of each image
+    "Rows as they are written into a log."
+    from mlbench.data.images import image_bytes
+    from mlbench.data.images import is_missing as no_image
+
+    images = {f.name for f in fields if f.type == "image"}
+    if not images:
+        return rows
+    digest = lambda v: None if no_image(v) else f"sha256:{hashlib.sha256(image_bytes(v, files=False)).hexdigest()}"
+    if isinstance(rows, Mapping):
+        return {n: [digest(v) for v in values] if n in images else values for n, values in rows.items()}
+    return [{n: digest(v) if n in images else v for n, v in row.items()} for row in rows]
 
 # %% ../../nbs/70_deployment.rows.ipynb #a774c149
 CHUNK = 20_000  # rows that are scored at once
 SINGLE_PRECISION = ["MatMulScaleFusion"]  # rewritings of ONNX Runtime that keep a factor with six digits
 CELLS = 8_000_000  # numbers that the widest step of a graph may make at once
+LEAST = 16  # rows that are scored at once even so
 
 
 class Scorer:
@@ -236,7 +313,7 @@ class Scorer:
         self.outputs = [o.name for o in self.session.get_outputs()]
         self.width = int(self.session.get_outputs()[0].shape[1])
         spread = int(self.session.get_modelmeta().custom_metadata_map.get("mlbench.spread", 0))
-        self.chunk = min(CHUNK, max(100, CELLS // max(spread, 1)))
+        self.chunk = min(CHUNK, max(LEAST, CELLS // max(spread, 1)))
 
     def __call__(
         self,

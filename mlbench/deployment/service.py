@@ -24,7 +24,7 @@ from typing import Any
 from ..core.errors import MlbenchError
 from ..core.files import append_line, read_json, write_text
 from .bundle import Bundle
-from .rows import InputError
+from .rows import InputError, logged
 
 # %% auto #0
 __all__ = ['PAGES', 'LOCAL', 'Limits', 'Refusal', 'read_json_body', 'metadata', 'openapi', 'index_page', 'host_allowed', 'App',
@@ -91,8 +91,9 @@ def openapi(
     example: Any = None,  # a request that works
 ) -> dict[str, Any]:  # OpenAPI 3.1
     "The description that tools read."
-    types = {"number": ["number", "null"], "text": ["string", "number", "boolean", "null"], "date": ["string", "null"]}
-    columns = {f.name: {"type": types[f.type], "examples": [f.example]} for f in bundle.fields}
+    types = {"number": ["number", "null"], "text": ["string", "number", "boolean", "null"], "date": ["string", "null"], "image": ["string", "null"]}
+    more = {"image": {"description": "a picture as a data URI or in base64: PNG, JPEG, GIF, BMP, TIFF or WebP"}}
+    columns = {f.name: {"type": types[f.type], "examples": [f.example], **more.get(f.type, {})} for f in bundle.fields}
     row = {"type": "object", "properties": columns, "required": [f.name for f in bundle.fields]}
     body = {"type": "object", "properties": {"rows": {"type": "array", "items": row, "minItems": 1}}, "required": ["rows"]}
     said = {"200": "predictions", "400": "no JSON", "413": "too large", "422": "wrong fields, named", "503": "busy, come again"}
@@ -146,7 +147,8 @@ def _predict(self: App, body: bytes) -> dict[str, Any]:
     answer["model"] = {"name": self.bundle.record["name"], "sha256": self.bundle.sha256}
     if self.log is not None:
         try:
-            append_line(self.log, {"time": time.time(), "sha256": self.bundle.sha256, "rows": table, "answer": answer["predictions"]})
+            asked = logged(table, self.bundle.fields)
+            append_line(self.log, {"time": time.time(), "sha256": self.bundle.sha256, "rows": asked, "answer": answer["predictions"]})
         except OSError as error:
             print(f"The prediction log cannot be written: {error}", file=sys.stderr)
             raise Refusal(503, "The prediction could not be logged, so it is not given.", headers=self.later()) from None
@@ -178,7 +180,7 @@ async def _body(self: App, scope: Mapping[str, Any], receive: Callable) -> bytes
 # %% ../../nbs/70_deployment.service.ipynb #d6fdc12c
 async def _turn(self: App, body: bytes) -> dict[str, Any]:
     "Answer at once, or when it is this request's turn."
-    if len(body) <= self.limits.small_bytes:
+    if len(body) <= self.limits.small_bytes and all(f.type != "image" for f in self.bundle.fields):
         return self.predict(body)
     if self.waiting >= self.limits.queue:
         raise Refusal(503, "Too many requests are waiting. Come again.", headers=self.later())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ExportError
-from .graph import Block, Graph, converts
+from .graph import Block, Graph, converts, image_form
 from .rows import SINGLE_PRECISION
 from ..features.dates import CYCLES, cycle
 from ..features.numbers import LARGEST
@@ -18,8 +18,8 @@ from ..features.numbers import LARGEST
 INT64, DOUBLE = 7, 11  # numbers of these types in ONNX
 
 # %% auto #0
-__all__ = ['INT64', 'DOUBLE', 'NOBODY', 'through', 'frame_kinds', 'feeds', 'converted', 'text_columns', 'calendar',
-           'word_weights']
+__all__ = ['INT64', 'DOUBLE', 'NOBODY', 'through', 'chosen_blocks', 'frame_kinds', 'feeds', 'converted', 'text_columns',
+           'calendar', 'word_weights']
 
 # %% ../../nbs/70_deployment.steps.ipynb #31c593f1
 def through(
@@ -48,7 +48,11 @@ def _function(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     return blocks
 
 # %% ../../nbs/70_deployment.steps.ipynb #653d2456
-def _chosen(graph: Graph, columns: Any, blocks: list[Block]) -> list[Block]:
+def chosen_blocks(
+    graph: Graph,
+    columns: Any,  # names, positions or a mask, as a ColumnTransformer keeps them
+    blocks: list[Block],  # all that there are
+) -> list[Block]:
     "The blocks of the columns that a part of a ColumnTransformer takes."
     columns = [columns] if isinstance(columns, str) else list(columns)
     if columns and all(isinstance(c, bool | np.bool_) for c in columns):
@@ -65,7 +69,7 @@ def _column_transformer(graph: Graph, step: Any, blocks: list[Block]) -> list[Bl
     "Each part on its own columns, side by side."
     given: list[Block] = []
     for name, part, columns in step.transformers_:
-        chosen = _chosen(graph, columns, blocks)
+        chosen = chosen_blocks(graph, columns, blocks)
         if chosen and not (isinstance(part, str) and part == "drop"):
             given += through(graph, part, chosen, name)
     return given
@@ -81,12 +85,17 @@ def frame_kinds(
 
 def feeds(
     frame: Any,  # a canonical data frame: float64, datetime64, text
-    kinds: dict[str, str],  # column -> number, text or date
-) -> dict[str, np.ndarray]:  # one matrix of one column each
+    kinds: dict[str, str],  # column -> number, text, date, or that of an `ImageForm`
+) -> dict[str, np.ndarray]:  # one matrix of one column each; images as (rows, height, width, channels)
     "The columns of a frame as a graph takes them."
     given = {}
     for name, kind in kinds.items():
-        column = frame[name]
+        column, form = frame[name], image_form(kind)
+        if form.shape:
+            from mlbench.data.images import pixels_of
+
+            given[name] = pixels_of(list(column), form.shape, form.fill, fit=form.fit)
+            continue
         if kind == "date":
             nanoseconds = column.to_numpy("datetime64[ns]")
             values = np.where(np.isnat(nanoseconds), np.nan, nanoseconds.astype(np.int64) / 1e9)

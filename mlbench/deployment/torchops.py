@@ -112,7 +112,7 @@ def _two(op: str) -> Callable[..., str]:
 for _name, _op in ARITHMETIC.items():
     writes(_name)(_two(_op))
 
-# %% ../../nbs/71_deployment.torchops.ipynb #96472a19
+# %% ../../nbs/71_deployment.torchops.ipynb #2d082c3f
 @writes("rsub")
 def _reversed_difference(w: Writer, a: Any, b: Any, alpha: float = 1) -> str:
     "b - a."
@@ -131,6 +131,23 @@ def _power(w: Writer, a: Any, b: Any) -> str:
     if not isinstance(b, Wire) and b in (2, 0.5):
         return w.node("Mul", w.name(a), w.name(a)) if b == 2 else w.node("Sqrt", w.name(a))
     return w.node("Pow", w.name(a), w.name(b))
+
+# %% ../../nbs/71_deployment.torchops.ipynb #64553261
+@writes("mod", "remainder")
+def _remainder(w: Writer, a: Any, b: Any) -> str:
+    "What is left of a division, with the sign of b, as Python has it."
+    if w.kind == "int64":
+        return w.node("Mod", w.name(a), w.name(b))
+    whole = w.node("Floor", w.node("Div", w.name(a), w.name(b)))
+    return w.node("Sub", w.name(a), w.node("Mul", whole, w.name(b)))
+
+
+@writes("floordiv", "floor_divide")
+def _whole_quotient(w: Writer, a: Any, b: Any) -> str:
+    "How often b goes into a, towards minus infinity."
+    if w.kind == "int64":
+        return w.node("Div", w.node("Sub", w.name(a), w.node("Mod", w.name(a), w.name(b))), w.name(b))
+    return w.node("Floor", w.node("Div", w.name(a), w.name(b)))
 
 
 @writes("rpow")

@@ -109,10 +109,11 @@ def swings(
     tried = [(f.name, v) for f in fields for v in [given[f.name], *alternatives(f, values)]]
     table = pd.DataFrame(tried, columns=["column", "value"], dtype=object)
     table["answer"] = bundle.raw([given | {name: value} for name, value in tried])[:, place]
-    rows = []
+    rows, images = [], {f.name: f.type == "image" for f in fields}
     for name, part in table.groupby("column", sort=False):
         low, high = part.loc[part["answer"].idxmin()], part.loc[part["answer"].idxmax()]
-        rows.append((name, given[name], low["answer"], low["value"], high["answer"], high["value"]))
+        told = ["an image" if images[name] and v else v for v in (given[name], low["value"], high["value"])]
+        rows.append((name, told[0], low["answer"], told[1], high["answer"], told[2]))
     shown = pd.DataFrame(rows, columns=["column", "now", "lowest", "at", "highest", "at "])
     order = (shown["highest"] - shown["lowest"]).sort_values(ascending=False, kind="stable").index
     return shown.loc[order].reset_index(drop=True)
@@ -145,7 +146,7 @@ def what_if_figure(
     answers = vary(bundle, given, column, values)
     (_, label), now = followed(bundle, given), given[column]
     figure = go.Figure()
-    if field.type == "text":
+    if field.type in ("text", "image"):
         words = [str(v) for v in values]
         figure.add_bar(x=words, y=answers, marker_color=[BAD if w == str(now) else GOOD for w in words], name="other values")
         figure.update_xaxes(type="category")
