@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.errors import UsageError
 
 # %% auto #0
-__all__ = ['ACROSS', 'EVEN', 'BLOCK', 'PATCHES', 'FEWEST', 'MOST_SAMPLE', 'EVEN_WHITE', 'square_shape', 'patches_of',
+__all__ = ['ACROSS', 'EVEN', 'BLOCK', 'PATCHES', 'FEWEST', 'MOST_SAMPLE', 'EVEN_WHITE', 'NEAREST', 'square_shape', 'patches_of',
            'sample_patches', 'learn_whitening', 'triangle', 'quarters', 'PatchFeatures']
 
 # %% ../../nbs/33_features.patches.ipynb #4ba79117
@@ -40,12 +40,12 @@ def patches_of(
     images: np.ndarray,  # (images, height, width, channels)
     side: int,  # pixels
     step: int = 1,  # pixels from one patch to the next
-) -> np.ndarray:  # float32 (images, down, across, side * side * channels), each with mean 0 and variance about 1
+) -> np.ndarray:  # float64 (images, down, across, side * side * channels), each with mean 0 and variance about 1
     "The patches of images, freed of brightness and contrast."
     view = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2))[:, ::step, ::step]
-    flat = np.moveaxis(view, 3, -1).reshape(*view.shape[:3], -1).astype(np.float32)
+    flat = np.moveaxis(view, 3, -1).reshape(*view.shape[:3], -1).astype(np.float64)
     flat -= flat.mean(axis=-1, keepdims=True)
-    flat /= np.sqrt(flat.var(axis=-1, keepdims=True) + np.float32(EVEN))
+    flat /= np.sqrt(flat.var(axis=-1, keepdims=True) + EVEN)
     return flat
 
 # %% ../../nbs/33_features.patches.ipynb #be5a57b7
@@ -59,7 +59,7 @@ def sample_patches(
     side: int,  # pixels
     count: int,  # about how many
     random_state: int = 0,
-) -> np.ndarray:  # float32 (about count, side * side * channels)
+) -> np.ndarray:  # float64 (about count, side * side * channels)
     "Patches from random places of images that are evenly spread."
     rng = np.random.default_rng(random_state)
     chosen = np.linspace(0, len(images) - 1, min(len(images), count)).astype(int)
@@ -72,21 +72,24 @@ def sample_patches(
 
 def learn_whitening(
     patches: np.ndarray,  # (patches, numbers)
-) -> tuple[np.ndarray, np.ndarray]:  # float32: the mean patch, and the matrix that is multiplied from the right
+) -> tuple[np.ndarray, np.ndarray]:  # float64: the mean patch, and the matrix that is multiplied from the right
     "ZCA: the turn and stretch after which all directions are equally strong, nearest to leaving patches as they are."
-    middle = patches.mean(axis=0, dtype=np.float64)
-    values, axes = np.linalg.eigh(np.cov(patches.astype(np.float64), rowvar=False, bias=True))
+    middle = patches.mean(axis=0)
+    values, axes = np.linalg.eigh(np.cov(patches, rowvar=False, bias=True))
     matrix = (axes / np.sqrt(np.clip(values, 0, None) + EVEN_WHITE)) @ axes.T
-    return middle.astype(np.float32), matrix.astype(np.float32)
+    return middle, matrix
 
 # %% ../../nbs/33_features.patches.ipynb #be87e608
+NEAREST = 1e-6  # squared distance below which a patch counts as the pattern itself: the root of a rounding error is none
+
+
 def triangle(
     patches: np.ndarray,  # whitened (patches, numbers)
     patterns: np.ndarray,  # (patterns, numbers)
-) -> np.ndarray:  # float32 (patches, patterns)
+) -> np.ndarray:  # (patches, patterns)
     "How much nearer each pattern is than the average one, 0 when it is farther."
     squares = (patches**2).sum(axis=1, keepdims=True) - 2 * patches @ patterns.T + (patterns**2).sum(axis=1)
-    far = np.sqrt(np.clip(squares, 0, None))
+    far = np.sqrt(np.clip(squares, NEAREST, None))
     return np.clip(far.mean(axis=1, keepdims=True) - far, 0, None)
 
 
@@ -114,7 +117,7 @@ def _fit_patterns(self: PatchFeatures, X: Any, y: Any = None) -> PatchFeatures:
     some = sample_patches(flat.reshape(-1, *self.shape_), self.side, count, self.random_state)
     self.middle_, self.whitening_ = learn_whitening(some)
     groups = MiniBatchKMeans(min(self.words, len(some)), random_state=self.random_state, n_init=1, batch_size=2_048, max_iter=20, reassignment_ratio=0.0)
-    self.patterns_ = groups.fit((some - self.middle_) @ self.whitening_).cluster_centers_.astype(np.float32)
+    self.patterns_ = groups.fit(((some - self.middle_) @ self.whitening_).astype(np.float32)).cluster_centers_.astype(np.float64)
     return self
 
 
