@@ -202,7 +202,7 @@ def resume(given: argparse.Namespace) -> list[Figure]:
 
 def int8(given: argparse.Namespace) -> list[Figure]:
     "An exported network in eight bits, beside itself."
-    from common.loops import shrunken
+    from common.shrinking import shrunken
 
     return [Figure(*row) for row in shrunken(given.seed)]
 

@@ -35,15 +35,16 @@ def class_ratios(
     X: csr_matrix,  # (rows, columns), ones where a word is there
     ranks: np.ndarray,  # (rows,) class of each row as 0, 1, ...
     classes: int,  # how many there are
-    smoothing: float = 1.0,  # added to each count
+    smoothing: float = 1.0,  # rows with and rows without the word that are added to each side
 ) -> np.ndarray:  # (classes, columns); one row where there are two classes
-    "Logarithm of a word's share in a class over its share in all others (Wang and Manning 2012)."
+    "Logarithm of the share of rows with a word in a class over that in all others (after Wang and Manning 2012)."
     member = csr_matrix((np.ones(len(ranks)), (ranks, np.arange(len(ranks)))), shape=(classes, len(ranks)))
     inside = np.asarray((member @ X).todense(), dtype=np.float64)
     inside = inside[1:] if classes == 2 else inside
     outside = np.asarray(X.sum(axis=0), dtype=np.float64) - inside
-    share = lambda count: np.log(count + smoothing) - np.log((count + smoothing).sum(axis=1, keepdims=True))
-    return share(inside) - share(outside)
+    rows = np.bincount(ranks, minlength=classes)[-len(inside) :, None]
+    share = lambda count, among: np.log(count + smoothing) - np.log(among + 2 * smoothing)
+    return share(inside, rows) - share(outside, len(ranks) - rows)
 
 
 def word_scales(
