@@ -51,7 +51,7 @@ def test_each_says_where_it_comes_from_and_gives_what_it_says(name):
     builder, network = NETWORKS[name], network_of(name, outputs=5)
     encoder = network.encoders[0]
     assert re.search(r"(19|20)\d\d", type(encoder).__doc__), "the docstring names the paper"
-    assert builder.about and set(builder.suits) <= {"learning_rate", "batch_size"}
+    assert builder.about and set(builder.suits) <= {"learning_rate", "batch_size", "max_epochs"}
     record = rows_of(builder.kind, 6)
     network.eval()
     assert encoder(tensors(record)[PARTS[builder.kind].name]).shape == (6, encoder.outputs)

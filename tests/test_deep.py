@@ -52,7 +52,10 @@ def fitted():
 
 @pytest.mark.parametrize(
     "estimator",
-    [DeepClassifier(width=16, batch_size=16, learning_rate=0.01, random_state=0), DeepRegressor(width=16, batch_size=16, learning_rate=0.02, random_state=0)],
+    [
+        DeepClassifier(width=16, batch_size=16, max_epochs=20, learning_rate=0.01, random_state=0),
+        DeepRegressor(width=16, batch_size=16, max_epochs=20, learning_rate=0.02, random_state=0),
+    ],
     ids=lambda e: type(e).__name__,
 )
 def test_scikit_learn_accepts_the_estimator(estimator):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +109,16 @@ TRAINING = ("optimizer", "weight_decay", "schedule", "average", "clip", "precisi
 def suited(
     network: str,  # name of the network
     parts: Sequence[Part],  # what a row holds
-    setting: str,  # learning_rate or batch_size
+    setting: str,  # learning_rate, batch_size or max_epochs
     given: float,  # 0 leaves the choice to the network
     otherwise: float,  # where the encoders say nothing
+    choose: Callable[..., Any] = min,  # between the wishes of several encoders
 ) -> Any:  # the value to train with
     "A setting that the encoders choose, unless it is given."
     from mlbench.models.fusion import NETWORKS, chosen_encoders
 
     wishes = [NETWORKS[name].suits[setting] for name in chosen_encoders(network, parts) if setting in NETWORKS[name].suits]
-    return given or min(wishes, default=otherwise)
+    return given or choose(wishes, default=otherwise)
 
 
 def _loop_settings(self: _Deep, parts: Sequence[Part], seed: int) -> Any:
@@ -128,7 +129,8 @@ def _loop_settings(self: _Deep, parts: Sequence[Part], seed: int) -> Any:
     own = {name: getattr(self, name) for name in TRAINING}
     rate = suited(self.network, parts, "learning_rate", self.learning_rate, 2e-3)
     size = int(suited(self.network, parts, "batch_size", self.batch_size, 0))
-    return LoopSettings(**own, learning_rate=rate, batch_size=size, epochs=self.max_epochs, steps=steps, device=self.device, seed=seed)
+    epochs = int(suited(self.network, parts, "max_epochs", self.max_epochs, 20, max))
+    return LoopSettings(**own, learning_rate=rate, batch_size=size, epochs=epochs, steps=steps, device=self.device, seed=seed)
 
 # %% ../../nbs/46_models.deep.ipynb #5a83d5d0
 def _loss_of(self: _Deep, y: np.ndarray, classes: np.ndarray | None) -> Any:
@@ -276,7 +278,7 @@ class _Deep(KeptModel):
         augment: Any = "auto",  # changes of training rows, as `augment_of` takes them; "none" leaves them as they are
         average: float = 0.0,  # what stays of the running mean of the weights at each step; 0 keeps no mean
         batch_size: int = 0,  # rows per step; 0 is the encoder's own choice
-        max_epochs: int = 20,  # passes over the rows at most
+        max_epochs: int = 0,  # passes over the rows at most; 0 is the encoder's own choice
         steps: Any = 0,  # steps that the schedule is planned for; 0 plans them from max_epochs and the seconds
         keep: int = 0,  # step after which training ends; 0 goes on to the last
         clip: float = 1.0,  # longest gradient; 0 does not clip

@@ -164,25 +164,25 @@ class Builder:
     kind: str  # of the part: table, tokens or pixels
     make: Callable[..., nn.Module]  # takes the part, and of width, depth, dropout and embedding what it has
     about: str  # one line for people
-    suits: Mapping[str, Any] = field(default_factory=dict)  # parameters of training that fit it: learning_rate, batch_size
+    suits: Mapping[str, Any] = field(default_factory=dict)  # parameters of training that fit it: learning_rate, batch_size, max_epochs
 
 
 NETWORKS: dict[str, Builder] = {
-    "mean": Builder("tokens", MeanOfWords, "mean of word vectors", {"learning_rate": 3e-3}),
-    "bag": Builder("tokens", BagOfWords, "mean of vectors of words and pairs of neighbours", {"learning_rate": 3e-3}),
-    "text_cnn": Builder("tokens", TextCNN, "phrases of three to five words", {"learning_rate": 2e-3}),
-    "rnn": Builder("tokens", partial(Recurrent, reader="rnn"), "plain recurrent network, both ways", {"learning_rate": 1e-3}),
-    "lstm": Builder("tokens", partial(Recurrent, reader="lstm"), "LSTM, both ways", {"learning_rate": 2e-3}),
-    "gru": Builder("tokens", partial(Recurrent, reader="gru"), "GRU, both ways", {"learning_rate": 2e-3}),
-    "transformer": Builder("tokens", TextTransformer, "Transformer over words", {"learning_rate": 1e-3}),
-    "convolutions": Builder("pixels", ThreeConvolutions, "three convolutions", {"learning_rate": 3e-3}),
-    "small_cnn": Builder("pixels", SmallCNN, "whitening and three levels of convolutions", {"learning_rate": 4e-3}),
-    "resnet": Builder("pixels", ResNet, "residual network of 8 to 50 layers", {"learning_rate": 3e-3}),
-    "efficientnet": Builder("pixels", EfficientNet, "inverted residuals: few weights, little arithmetic", {"learning_rate": 3e-3}),
-    "convnext": Builder("pixels", ConvNeXt, "wide kernels and layers over channels", {"learning_rate": 2e-3}),
-    "patches": Builder("pixels", PatchTransformer, "Transformer over squares of a picture", {"learning_rate": 1e-3}),
-    "curves": Builder("table", TableNet, "multilayer perceptron over curves of numbers", {"learning_rate": 2e-3}),
-    "table_transformer": Builder("table", TableTransformer, "Transformer over columns", {"learning_rate": 1e-3}),
+    "mean": Builder("tokens", MeanOfWords, "mean of word vectors", {"learning_rate": 3e-3, "max_epochs": 12}),
+    "bag": Builder("tokens", BagOfWords, "mean of vectors of words and pairs of neighbours", {"learning_rate": 3e-3, "max_epochs": 12}),
+    "text_cnn": Builder("tokens", TextCNN, "phrases of three to five words", {"learning_rate": 2e-3, "max_epochs": 12}),
+    "rnn": Builder("tokens", partial(Recurrent, reader="rnn"), "plain recurrent network, both ways", {"learning_rate": 1e-3, "max_epochs": 12}),
+    "lstm": Builder("tokens", partial(Recurrent, reader="lstm"), "LSTM, both ways", {"learning_rate": 2e-3, "max_epochs": 12}),
+    "gru": Builder("tokens", partial(Recurrent, reader="gru"), "GRU, both ways", {"learning_rate": 2e-3, "max_epochs": 12}),
+    "transformer": Builder("tokens", TextTransformer, "Transformer over words", {"learning_rate": 1e-3, "max_epochs": 12}),
+    "convolutions": Builder("pixels", ThreeConvolutions, "three convolutions", {"learning_rate": 3e-3, "max_epochs": 40}),
+    "small_cnn": Builder("pixels", SmallCNN, "whitening and three levels of convolutions", {"learning_rate": 4e-3, "max_epochs": 40}),
+    "resnet": Builder("pixels", ResNet, "residual network of 8 to 50 layers", {"learning_rate": 3e-3, "max_epochs": 40}),
+    "efficientnet": Builder("pixels", EfficientNet, "inverted residuals: few weights, little arithmetic", {"learning_rate": 3e-3, "max_epochs": 40}),
+    "convnext": Builder("pixels", ConvNeXt, "wide kernels and layers over channels", {"learning_rate": 2e-3, "max_epochs": 40}),
+    "patches": Builder("pixels", PatchTransformer, "Transformer over squares of a picture", {"learning_rate": 1e-3, "max_epochs": 40}),
+    "curves": Builder("table", TableNet, "multilayer perceptron over curves of numbers", {"learning_rate": 2e-3, "max_epochs": 30}),
+    "table_transformer": Builder("table", TableTransformer, "Transformer over columns", {"learning_rate": 1e-3, "max_epochs": 30}),
 }
 USUAL = {"tokens": "text_cnn", "pixels": "small_cnn", "table": "curves"}  # what `auto` takes
 
