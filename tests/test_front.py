@@ -178,8 +178,8 @@ def test_roles_of_columns_and_costs_are_obeyed(table):
 
 
 def test_a_long_table_is_cut_to_what_there_is_time_for_told_and_replayed(table, monkeypatch):
-    monkeypatch.setattr("mlbench.training.front.LARGE", 400)
-    monkeypatch.setattr("mlbench.training.front.rows_in_time", lambda cost, folds, seconds, workers: 250 if 0 < cost.row < 1 and seconds < 5 else 0)
+    monkeypatch.setattr("mlbench.training.extent.LARGE", 400)
+    monkeypatch.setattr("mlbench.training.extent.rows_in_time", lambda cost, folds, seconds, workers: 250 if 0 < cost.row < 1 and seconds < 5 else 0)
     given: dict[str, Any] = {"models": ["linear", "lightgbm"], "verbose": False}
     cut = mb.fit(table, "left", time_limit=5, search_trials=0, **given)
     assert "learnt from 250 of 400 rows" in cut.facts["notes"][0] and cut.facts["rows"] == 250

@@ -30,6 +30,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "compared": "mlbench.training.compare",
         "with_ensemble": "mlbench.training.compare",
         "fit_chosen": "mlbench.training.chosen",
+        "rows_to_learn": "mlbench.training.extent",
+        "tell_rows": "mlbench.training.extent",
         "line_up": "mlbench.training.lineup",
         "line_up_table": "mlbench.training.lineup",
         "search_figures": "mlbench.training.searchplots",
