@@ -288,6 +288,7 @@ TITLES = {
     "tabm": "Many networks in one",
     "vectors": "Support vectors",
     "neighbours": "The nearest rows",
+    "weights": "Weights of classes",
     "baseline": "One rule",
     "linear": "A linear model of few columns",
     "rounds": "Columns without a value",
