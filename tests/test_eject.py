@@ -94,8 +94,8 @@ class Case:
         pipeline = assembled(self.arena, {n: (k + 1) / sum(range(len(names) + 1)) for k, n in enumerate(names)}, temperature, stacker)
         return Model(pipeline, self.problem, self.schema, self.target, self.plan, "ensemble", {}, {"rows": len(self.rows), "versions": {}}, **more)
 
-    def alone(self) -> Model:
-        return fit_chosen(compared(self.arena), schema=self.schema, problem=self.problem, name=next(iter(self.arena.entries)), bagged=False)
+    def alone(self, **more) -> Model:
+        return fit_chosen(compared(self.arena), schema=self.schema, problem=self.problem, name=next(iter(self.arena.entries)), bagged=False, **more)
 
 
 def kept(model: Model, folder: Path) -> Model:
@@ -198,7 +198,7 @@ def test_a_stacked_ensemble_of_neighbours_vectors_and_one_rule(tmp_path):
 @pytest.mark.parametrize("task, kind", [("binary", "linear"), ("regression", "additive_boosting"), ("binary", "xgboost")])
 def test_a_model_that_was_fitted_once(task, kind, tmp_path):
     case = Case(task, [kind])
-    model = case.alone()
+    model = case.alone(calibrate=False)
     assert not model.blended
     text = check_same(model, case.rows, case.new, tmp_path)
     assert "MEMBERS" not in text and not (tmp_path / "plain" / "folds.parquet").exists()
@@ -271,6 +271,18 @@ def test_a_script_that_says_something_else_is_found_out(tmp_path):
     (folder / "train.py").write_text(text.replace("def train(", "def trains("))
     with pytest.raises(ExportError, match="ended with an error: NameError"):
         largest_difference(folder, model)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_one_fit_with_a_temperature(tmp_path, monkeypatch, task):
+    monkeypatch.setattr("mlbench.training.chosen.guarded_temperature", lambda *known: (1.6, "A temperature."))
+    case = Case(task, ["lightgbm"])
+    model = case.alone()
+    assert model.blended and model.facts["notes"][0] == "A temperature." and model.spec_name == "my lightgbm"
+    text = check_same(model, case.rows, case.new, tmp_path)
+    assert ", 1.6)" in text and "calibrated(" in text
+    notebook = json.loads(next(tmp_path.rglob("train.ipynb")).read_text())
+    assert any("One model, fitted once." in "".join(cell["source"]) for cell in notebook["cells"])
 
 
 def test_a_run_of_a_project(tmp_path):
