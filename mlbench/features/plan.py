@@ -164,7 +164,7 @@ def _transformer(
 
     if style not in STYLES:
         raise UsageError(f"{style!r} is no style of features. {did_you_mean(style, STYLES)}")
-    wide = style == "linear" and _width(self, style) > WIDE
+    wide = self.is_sparse(style)
     spans = self.of_kind("date")
     dates, numbers = [n for n in spans if n != self.time], self.of_kind("numeric")
     clipped = [i for i, n in enumerate(numbers) if n in self.options.clip]
@@ -255,6 +255,15 @@ class FeaturePlan:
     def inputs(self) -> list[str]:
         "Names of the columns that models see."
         return [c.name for c in self.columns if c.use]
+
+    def width(self, style: str) -> int:
+        "About how many columns models of a style will see."
+        numbers, most = len(self.of_kind("numeric")), self.options.most_numbers
+        return _width(self, style) - (max(0, numbers - most) if most else 0)
+
+    def is_sparse(self, style: str) -> bool:
+        "Whether the columns of a style are kept sparse."
+        return style == "linear" and _width(self, style) > WIDE
 
     @property
     def version(self) -> str:

@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "with_ensemble": "mlbench.training.compare",
         "fit_chosen": "mlbench.training.chosen",
         "rows_to_learn": "mlbench.training.extent",
+        "leave_out_large": "mlbench.training.room",
         "tell_rows": "mlbench.training.extent",
         "line_up": "mlbench.training.lineup",
         "line_up_table": "mlbench.training.lineup",

@@ -33,6 +33,7 @@ from .compare import Comparison, compared, with_ensemble
 from .extent import rows_to_learn
 from .lineup import line_up
 from .model import Model
+from .room import leave_out_large
 from .search import kinds_to_search, search
 
 # %% auto #0
@@ -175,6 +176,7 @@ def fit(
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
         arena.budget = time_limit
         specs = line_up(asked.target.task, asked.y, len(asked.plan.inputs), models, interpretable, asked.problem.metrics[0])
+        leave_out_large(arena, [] if replay else specs)
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found
