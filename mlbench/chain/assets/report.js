@@ -67,7 +67,21 @@ function wrapParts(layout, width) {
     part.text = lines.join("<br>");
     more = Math.max(more, (lines.length - before.length) * Math.round(1.3 * size));
   }
+  wrapAxes(layout, (width - sides) / columns);
   if (more) makeRoom(layout, parts, more);
+}
+
+// The names of their axes as well.
+function wrapAxes(layout, room) {
+  let below = 0;
+  for (const [key, axis] of Object.entries(layout)) {
+    const text = /^xaxis\d*$/.test(key) ? axis.title?.text ?? "" : "", size = axis?.title?.font?.size ?? 14;
+    const lines = text.includes("<") ? [text] : brokenInto(text, Math.max(10, Math.floor(room / (0.58 * size))));
+    if (lines.length > 1) axis.title = Object.assign({}, axis.title, { text: lines.join("<br>") });
+    below = Math.max(below, (lines.length - 1) * Math.round(1.3 * size));
+  }
+  layout.margin = Object.assign({}, layout.margin, { b: (layout.margin?.b ?? 52) + below });
+  layout.height = (layout.height || 420) + below;
 }
 
 // So many pixels above each row of parts; what is drawn keeps its size.
