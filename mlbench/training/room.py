@@ -14,7 +14,7 @@ from ..models.registry import ModelSpec
 from .arena import LIGHT, Arena, Entry
 
 # %% auto #0
-__all__ = ['NEEDS', 'UNKNOWN', 'BINS', 'SUM', 'NODE', 'Need', 'tree_nodes', 'fit_gb', 'leave_out_large']
+__all__ = ['NEEDS', 'UNKNOWN', 'BINS', 'SUM', 'NODE', 'Need', 'tree_nodes', 'fit_gb', 'memory_left', 'gb_in', 'leave_out_large']
 
 # %% ../../nbs/53_training.room.ipynb #482093a6
 @dataclass(frozen=True)
@@ -77,13 +77,35 @@ def fit_gb(
         more += min(0.2, 4e-9 * rows**2)  # its cache
     return matrix * (1 + need.copies) + more
 
-# %% ../../nbs/53_training.room.ipynb #ce53a4d9
+# %% ../../nbs/53_training.room.ipynb #44564eef
 def _features(arena: Arena, style: str) -> int:
     "Columns that models of a style see; sparse ones are counted as what is stored of them."
     made = arena.plan.width(style)
     return min(made, 4 * len(arena.plan.inputs)) if style == "linear" and arena.plan.is_sparse(style) else made
 
 
+def memory_left(
+    arena: Arena,  # with a limit of memory, or without
+) -> float:  # GB; infinite without a limit
+    "What the process may take beside what it uses now."
+    if arena.memory_gb is None:
+        return float("inf")
+    import psutil
+
+    return max(arena.memory_gb - psutil.Process().memory_info().rss / 1e9, 0.0)
+
+
+def gb_in(
+    arena: Arena,
+    spec: ModelSpec,  # a candidate
+) -> float:  # GB; 0 for those that are never left out
+    "What one fit of a candidate needs on the rows of an arena."
+    if spec.family in LIGHT:
+        return 0.0
+    n_classes = len(arena.target.classes) if arena.target.classes else None
+    return fit_gb(spec, arena.target.task, len(arena.rows), _features(arena, spec.style), n_classes)
+
+# %% ../../nbs/53_training.room.ipynb #9844abaa
 def leave_out_large(
     arena: Arena,  # with a limit of memory, or without
     specs: Sequence[ModelSpec],  # who is to compete
@@ -91,15 +113,12 @@ def leave_out_large(
     "Enter candidates that would pass the limit of memory as not compared."
     if arena.memory_gb is None or arena.full():
         return {}
-    import psutil
-
-    left, side = arena.memory_gb - psutil.Process().memory_info().rss / 1e9, min(arena.workers, len(arena.folds))
-    n_classes = len(arena.target.classes) if arena.target.classes else None
-    needs = {s.name: side * fit_gb(s, arena.target.task, len(arena.rows), _features(arena, s.style), n_classes) for s in specs if s.family not in LIGHT}
-    large = {s.name: needs[s.name] for s in specs if needs.get(s.name, 0.0) > left and s.name not in arena.entries}
+    left, side = memory_left(arena), min(arena.workers, len(arena.folds))
+    needs = {s.name: side * gb_in(arena, s) for s in specs if s.name not in arena.entries}
+    large = {name: need for name, need in needs.items() if need > left}
     for spec in specs:
         if spec.name in large:
-            words = f"{'fits' if side > 1 else 'a fit'} of it would take about {number(large[spec.name], 2)} GB, and {number(max(left, 0.0), 2)} GB"
+            words = f"{'fits' if side > 1 else 'a fit'} of it would take about {number(large[spec.name], 2)} GB, and {number(left, 2)} GB"
             arena.entries[spec.name] = Entry(spec, failure=f"not compared: {words} of the memory limit of {arena.memory_gb:g} GB are left")
     if large:
         advice = "; n_jobs=1 makes room for larger ones" if side > 1 else ""
