@@ -49,7 +49,7 @@ def test_every_kind_that_can_weigh_does_and_is_exported(arena):
 
 def test_a_record_gives_the_same_models_again(arena, few):
     arena, _, _ = arena
-    task, names = arena.target.task, ["linear", "lightgbm", "xgboost", "catboost", "hist_gradient_boosting", "extra_trees"]
+    task, names = arena.target.task, ["linear", "lightgbm", "xgboost", "catboost", "hist_gradient_boosting", "extra_trees", "svm", "mlp", "tabm"]
     first, _, _ = arena_of(few, task, [weighted(k) for k in names])
     record = first.record()
     assert {c["params"]["class_weight"] for c in record["candidates"]} == {"balanced"}
@@ -57,6 +57,34 @@ def test_a_record_gives_the_same_models_again(arena, few):
     again.replay(record)
     for name in first.entries:
         assert np.array_equal(first.oof(name), again.oof(name)), name
+
+
+@pytest.mark.parametrize("kind", ["svm", "mlp", "tabm"])
+def test_weights_make_a_rare_class_likelier_and_none_change_nothing(kind):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 3)), (rng.random(300) < 0.1).astype(int)
+    X[:, 0] += y
+    quick = {"max_epochs": 6} if kind != "svm" else {}
+    made = {w: model_spec(kind).build("binary", 2, **quick, class_weight=w).fit(X, y) for w in (None, "balanced")}
+    said = {w: model.predict_proba(X)[:, 1].mean() for w, model in made.items()}
+    assert said["balanced"] > said[None] + 0.15
+    alike = model_spec(kind).build("binary", 2, **quick, class_weight={0: 1, 1: 1}).fit(X, y)
+    np.testing.assert_allclose(alike.predict_proba(X), made[None].predict_proba(X), atol=1e-5)
+    for task in ("binary", "regression"):  # as stored before weights could be chosen
+        old = model_spec(kind).build(task, 2)
+        del old.__dict__["class_weight"]
+        assert old.get_params()["class_weight"] is None
+
+
+def test_held_out_rows_of_a_network_weigh_as_those_to_learn_from():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 2)), (np.arange(400) % 10 == 0).astype(int)
+    X[:, 0] += 2 * y
+    for kind in ("mlp", "tabm"):
+        model = model_spec(kind).build("binary", 2, max_epochs=4, class_weight="balanced").fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
+        p = model_spec(kind).build("binary", 2, class_weight="balanced", max_epochs=1, validation_fraction=0).fit(X[:300], y[:300]).predict_proba(X[300:])
+        fair = np.mean([-np.log(p[y[300:] == k, k]).mean() for k in (0, 1)])
+        assert model.history_[0]["validation_loss"] == pytest.approx(fair, rel=1e-3), kind
 
 
 def test_weights_find_more_of_a_rare_class():
@@ -80,7 +108,7 @@ def test_a_readable_model_with_weights_is_kept_and_opened(few, tmp_path):
 def test_as_a_script(tmp_path, monkeypatch):
     monkeypatch.setitem(TARGETS, "binary", lambda z: np.where(z > z.quantile(0.9), "yes", "no"))
     case = Case("binary", ["linear"])
-    case.arena.compete([weighted(k) for k in ("linear", "lightgbm", "xgboost", "catboost", "hist_gradient_boosting", "extra_trees")])
+    case.arena.compete([weighted(k) for k in ("linear", "lightgbm", "xgboost", "catboost", "hist_gradient_boosting", "extra_trees", "svm", "mlp", "tabm")])
     text = check_same(case.blend(), case.rows, case.new, tmp_path)
     assert "class_weight" in text
     well_formed(text, tmp_path)
@@ -107,7 +135,8 @@ def test_every_variant_can_be_named():
 @pytest.mark.parametrize(
     ("task", "names", "words"),
     [
-        ("binary", ["tabm_weighted"], "tabm cannot weigh classes, so there is no tabm_weighted. Those that can are linear"),
+        ("binary", ["k_neighbors_weighted"], "k_neighbors cannot weigh classes: the nearest rows are counted"),
+        ("binary", ["k_neighbors_weighted"], "So there is no k_neighbors_weighted; k_neighbors_balanced learns from fewer rows of the frequent classes."),
         ("binary", ["one_rule_weighted"], "one_rule cannot weigh classes"),
         ("regression", ["linear", "lightgbm_weighted"], "The task here is regression: lightgbm_weighted is for binary and multiclass. Leave it out"),
         ("binary", ["linear_firm"], "The task here is binary: linear_firm is for regression"),

@@ -94,8 +94,8 @@ class Case:
         pipeline = assembled(self.arena, {n: (k + 1) / sum(range(len(names) + 1)) for k, n in enumerate(names)}, temperature, stacker)
         return Model(pipeline, self.problem, self.schema, self.target, self.plan, "ensemble", {}, {"rows": len(self.rows), "versions": {}}, **more)
 
-    def alone(self) -> Model:
-        return fit_chosen(compared(self.arena), schema=self.schema, problem=self.problem, name=next(iter(self.arena.entries)), bagged=False)
+    def alone(self, **more) -> Model:
+        return fit_chosen(compared(self.arena), schema=self.schema, problem=self.problem, name=next(iter(self.arena.entries)), bagged=False, **more)
 
 
 def kept(model: Model, folder: Path) -> Model:
@@ -198,7 +198,7 @@ def test_a_stacked_ensemble_of_neighbours_vectors_and_one_rule(tmp_path):
 @pytest.mark.parametrize("task, kind", [("binary", "linear"), ("regression", "additive_boosting"), ("binary", "xgboost")])
 def test_a_model_that_was_fitted_once(task, kind, tmp_path):
     case = Case(task, [kind])
-    model = case.alone()
+    model = case.alone(calibrate=False)
     assert not model.blended
     text = check_same(model, case.rows, case.new, tmp_path)
     assert "MEMBERS" not in text and not (tmp_path / "plain" / "folds.parquet").exists()
@@ -273,6 +273,18 @@ def test_a_script_that_says_something_else_is_found_out(tmp_path):
         largest_difference(folder, model)
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_one_fit_with_a_temperature(tmp_path, monkeypatch, task):
+    monkeypatch.setattr("mlbench.training.chosen.guarded_temperature", lambda *known: (1.6, "A temperature."))
+    case = Case(task, ["lightgbm"])
+    model = case.alone()
+    assert model.blended and model.facts["notes"][0] == "A temperature." and model.spec_name == "my lightgbm"
+    text = check_same(model, case.rows, case.new, tmp_path)
+    assert ", 1.6)" in text and "calibrated(" in text
+    notebook = json.loads(next(tmp_path.rglob("train.ipynb")).read_text())
+    assert any("One model, fitted once." in "".join(cell["source"]) for cell in notebook["cells"])
+
+
 def test_a_run_of_a_project(tmp_path):
     "As a user does it: a project, its run up to the training on a part of the rows with a search in a space of one's own, the script."
     table = customers(300).assign(answer=lambda t: TARGETS["binary"](t["hidden"]))
@@ -299,3 +311,35 @@ def test_a_run_of_a_project(tmp_path):
     code, text = said("eject", str(run), "--to", str(tmp_path / "other"))
     assert code == 2 and "has no trained model" in text and not (tmp_path / "other").exists()
     assert json.loads((tmp_path / "mine" / "train.ipynb").read_text())["nbformat"] == 4
+
+
+def test_a_run_on_the_rows_that_there_was_time_for(tmp_path):
+    "Small numbers in the project's own notebook make its table a long one."
+    table = customers(300).assign(answer=lambda t: TARGETS["binary"](t["hidden"]))
+    table[["age", "code", "plan", "since", "answer"]].to_csv(tmp_path / "rows.csv", index=False)
+    here = {"cwd": tmp_path, "capture_output": True, "text": True}
+    mlbench = [sys.executable, "-m", "mlbench"]
+    made = subprocess.run([*mlbench, "new", "shop", "--data", "rows.csv", "--target", "answer"], **here)
+    assert made.returncode == 0, made.stdout + made.stderr
+    (tmp_path / "shop" / "params.yaml").write_text("training:\n  models: [linear, lightgbm]\n")
+    book = next((tmp_path / "shop").rglob("04_training.ipynb"))
+    content = json.loads(book.read_text())
+    at = next(n for n, cell in enumerate(content["cells"]) if "rows_to_learn(" in "".join(cell["source"]))
+    content["cells"][at]["source"].insert(0, "import mlbench.training.extent as of; of.LARGE, of.TRIED, of.SHARE, of.MOST = 100, 120, 0, 0\n")
+    book.write_text(json.dumps(content))
+    ran = subprocess.run([*mlbench, "run", "shop", "--to", "training"], **here)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    stage = next((tmp_path / "shop" / "runs").glob("2*")) / "stages" / "04_training"
+    trials = json.loads((stage / "artifacts" / "trials.json").read_text())
+    assert (trials["rows"], trials["max_rows"]) == (120, None) and trials["time_limit"] < 300, "the look at the rows is part of the budget"
+    card = json.loads((stage / "card.json").read_text())
+    left_out = next(f for f in card["findings"] if f["kind"] == "rows left out")
+    assert "It is learnt from 120 of 240 rows, drawn at random" in left_out["what"] and "max_rows" in left_out["proposal"]
+    done = subprocess.run([*mlbench, "eject", "--project", "shop", "--to", "mine", "--check"], **here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(pd.read_parquet(tmp_path / "mine" / "rows.parquet")) == 120
+    again = subprocess.run([*mlbench, "run", "shop", "--to", "training", "-p", f"training.replay={stage / 'artifacts' / 'trials.json'}"], **here)
+    assert again.returncode == 0, again.stdout + again.stderr
+    runs = sorted((tmp_path / "shop" / "runs").glob("2*"))
+    first, second = (Model.load(run / "stages" / "04_training" / "artifacts" / "model") for run in runs)
+    assert np.array_equal(first.output(table), second.output(table)) and second.facts["rows"] == 120

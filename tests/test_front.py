@@ -7,9 +7,11 @@ import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 import mlbench as mb
@@ -22,6 +24,7 @@ from mlbench.models.registry import candidates, model_spec
 from mlbench.models.rounds import FEWEST, ended_by
 from mlbench.problem.problem import Problem
 from mlbench.problem.target import make_target
+from mlbench.training import comparison_sentence, tell
 from mlbench.training.arena import READING, SHARE, Arena, Entry, FoldFit, _kept_fit, _without_features, folds_in_time
 
 
@@ -177,9 +180,27 @@ def test_roles_of_columns_and_costs_are_obeyed(table):
         mb.fit(people, "left", columns="person", **given)
 
 
+def test_a_fit_that_alone_would_pass_the_memory_limit_is_left_out_before_it_begins():
+    rng = np.random.default_rng(0)
+    wide = pd.DataFrame(rng.normal(size=(240, 700)), columns=[f"gene {n}" for n in range(700)]).assign(left=rng.choice(["no", "yes"], 240))
+    limit = round(psutil.Process().memory_info().rss / 1e9 + 0.45, 2)
+    model = mb.fit(wide, "left", memory_gb=limit, models=["dummy", "linear", "tree", "xgboost_deep"], search_trials=0, n_jobs=1, verbose=False)
+    found = model.comparison
+    assert set(found.failures) == {"xgboost_deep"}
+    assert "would take about 0.7 GB" in found.failures["xgboost_deep"], "a sum for each of 240 nodes and 700 columns"
+    assert found.notes == [f"The memory limit of {limit:g} GB is too small for xgboost_deep."]
+    assert "xgboost_deep" in comparison_sentence(found).text and model.spec_name != "xgboost_deep"
+    card = Mock()
+    tell(found, card)
+    assert "constraints.memory_gb" in next(c.kwargs["proposal"] for c in card.finding.call_args_list if c.args[0] == "comparison cut short")
+    record = found.arena.record()
+    again = mb.fit(wide, "left", replay=record, memory_gb=limit, n_jobs=1, verbose=False)
+    assert again.comparison.notes == found.notes and np.array_equal(again.output(wide), model.output(wide))
+
+
 def test_a_long_table_is_cut_to_what_there_is_time_for_told_and_replayed(table, monkeypatch):
-    monkeypatch.setattr("mlbench.training.front.LARGE", 400)
-    monkeypatch.setattr("mlbench.training.front.rows_in_time", lambda cost, folds, seconds, workers: 250 if 0 < cost.row < 1 and seconds < 5 else 0)
+    monkeypatch.setattr("mlbench.training.extent.LARGE", 400)
+    monkeypatch.setattr("mlbench.training.extent.rows_in_time", lambda cost, folds, seconds, workers: 250 if 0 < cost.row < 1 and seconds < 5 else 0)
     given: dict[str, Any] = {"models": ["linear", "lightgbm"], "verbose": False}
     cut = mb.fit(table, "left", time_limit=5, search_trials=0, **given)
     assert "learnt from 250 of 400 rows" in cut.facts["notes"][0] and cut.facts["rows"] == 250

@@ -161,6 +161,48 @@ def test_on_a_narrow_screen_long_names_are_broken_and_read_whole(tmp_path):
             assert len(found) == 2 and all(left >= 0 for left, _, _ in found) and found[0][1] == lines, found
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_titles_of_parts_do_not_run_into_each_other_on_a_phone(tmp_path, rows):
+    from plotly.subplots import make_subplots
+
+    from mlbench.core.plots import figure_layout
+
+    first = "<b>a_column_with_quite_a_long_name</b><br>891 different texts, 4.1 words each"
+    second = "<b>score of the words, trees</b><br>guesses 0.021 to 0.979"
+    spacing = 0.42 / rows
+    figure = make_subplots(rows=rows, cols=2, subplot_titles=[first, second] * rows, horizontal_spacing=0.1, vertical_spacing=spacing if rows > 1 else None)
+    for row in range(1, rows + 1):
+        for col in (1, 2):
+            figure.add_trace(go.Bar(x=["one", "two"], y=[1, 2]), row=row, col=col)
+    figure = figure_layout(figure, "4 columns of 11 are changed on the way; one for each sort of change", height=150 + 250 * rows, legend=False)
+    figure = figure.update_layout(margin_t=104).update_annotations(font_size=12)
+    figure.update_xaxes(title={"text": "standard deviations from the mean", "standoff": 6, "font": {"size": 12}})
+    file = write_report(make_run(tmp_path, cells=[md("# a"), code("f", shown(plotly=json.loads(figure.to_json())))]))
+    heights = {}
+    for width in (390, 1400):
+        with browser_page(width=width) as page:
+            page.goto(f"file://{file}")
+            page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+            page.evaluate("drawAll()")
+            page.wait_for_selector(".canvas .annotation-text")
+            boxes = """(chosen) => [...document.querySelectorAll('.canvas ' + chosen)].map((it) => {
+                const box = it.getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom, box.bottom - box.top]; })"""
+            found = {name: page.evaluate(boxes, name) for name in (".annotation-text", ".bglayer rect", "[class^=x][class$=title]", ".gtitle")}
+            titles, parts = found[".annotation-text"], found[".bglayer rect"]
+            assert len(titles) == len(parts) == 2 * rows and page.mistakes == []
+            apart = lambda a, b: a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 1 or b[3] <= a[1] + 1
+            axes = found["[class^=x][class$=title]"]
+            others = [*parts, *axes, *found[".gtitle"]]
+            assert len(axes) == 2 * rows and all(apart(a, b) for row in (titles, axes) for n, a in enumerate(row) for b in row[:n]), (titles, axes)
+            assert all(apart(a, b) for a in axes for b in parts) and all(a[0] >= 0 and a[2] <= width for a in axes), axes
+            assert all(apart(a, b) for a in titles for b in others), (titles, others)
+            assert all(a[0] >= 0 and a[2] <= width for a in titles)
+            heights[width] = [round(part[4]) for part in parts]
+            text = page.locator(".canvas .annotation-text").first.text_content()
+            assert ("long_name" in text) == (width > 600) and ("…" in text) == (width < 600), text
+    assert all(abs(a - b) <= 3 for a, b in zip(*heights.values())), heights
+
+
 def test_without_figures_no_plotly(tmp_path):
     text = report_html(make_run(tmp_path, cells=[md("# a"), code("1", shown(plain="1"))]))
     assert "plotly.js v" not in text and len(text) < 100_000

@@ -15,14 +15,19 @@ import pytest
 from mlbench.core.errors import ArtifactError, DataError, StageError, UsageError
 from mlbench.core.files import read_lines, sha256_path
 from mlbench.core.progress import set_sink
+from mlbench.core.show import number
 from mlbench.data.schema import infer_schema
 from mlbench.data.splits import make_folds
+from mlbench.deployment.parity import proven_onnx
 from mlbench.features.plan import make_plan
 from mlbench.models.registry import ModelSpec, candidates, model_spec
 from mlbench.problem.problem import Problem
 from mlbench.problem.target import make_target
 from mlbench.training import (
+    Ensemble,
     Model,
+    calibrated,
+    choice_sentence,
     choose,
     corrected_difference,
     corrected_interval,
@@ -40,6 +45,7 @@ from mlbench.training import (
     oof_figure,
     rule_lines,
     tell,
+    with_ensemble,
 )
 
 
@@ -127,6 +133,38 @@ def test_a_saved_model_predicts_the_same_and_is_the_same_file(case, name, tmp_pa
     case.fit(name).save(tmp_path / "c")
     assert sha256_path(tmp_path / "a") == sha256_path(tmp_path / "b") == sha256_path(tmp_path / "c")
     assert again.problem.target == case.problem.target
+
+
+def test_one_fit_on_all_rows_gets_the_temperature_that_the_folds_have_found(case, monkeypatch, tmp_path):
+    monkeypatch.setattr("mlbench.training.chosen.guarded_temperature", lambda *known: (1.7, "A temperature."))
+    names = ["linear", "lightgbm"] + ["lightgbm_balanced"] * (case.problem.task != "regression")
+    found = case.compare(names)
+    made = lambda name, **more: fit_chosen(found, schema=case.schema, problem=case.problem, name=name, bagged=False, **more)
+    for name in names:
+        warm, own = made(name), made(name, calibrate=False)
+        if case.problem.task == "regression" or name == "linear":
+            np.testing.assert_array_equal(warm.output(case.frame), own.output(case.frame))
+            assert not warm.blended
+            continue
+        np.testing.assert_allclose(warm.output(case.frame), calibrated(own.output(case.frame), 1.7), atol=1e-12)
+        assert warm.facts["notes"][0] == "A temperature." and len(warm.pipeline.members_) == 1 and warm.facts["rows"] == len(case.frame)
+        again = Model.load(warm.save(tmp_path / name))
+        np.testing.assert_array_equal(again.output(case.frame), warm.output(case.frame))
+        assert proven_onnx(again, case.frame, 1e-5, rows=80)[1].passed
+    assert "is to be read" in "".join(made("linear").facts["notes"]) or case.problem.task == "regression"
+
+
+def test_the_reason_beside_an_ensemble_ends_with_the_simplest_model_as_good_as_the_best(case, found, monkeypatch):
+    whole = {n: np.nan_to_num(p) for n, p in found.oof.items() if n != "dummy"}
+    weights = {n: float(n in ("linear", "lightgbm")) / 2 for n in whole}
+    mixed = sum(w * whole[n] for n, w in weights.items())
+    made = Ensemble(weights, None, mixed, 0.1, 0.01, "The mixture is better.", used=True)
+    monkeypatch.setattr("mlbench.training.ensemble.guarded_ensemble", lambda *given, **more: made)
+    both = with_ensemble(found)
+    assert both.chosen == "ensemble" and both.why.startswith("The mixture is better.") and both.why == choice_sentence(both).text
+    score = number(both.score(both.simplest)[both.metric])
+    assert both.simplest == "ensemble" or both.why.endswith(f'`{both.simplest}` ({score}): `choose = "simplest"` would take that one.')
+    assert with_ensemble(found, rule="simplest").why.count("simplest") == 1
 
 
 def test_classes_come_back_in_the_type_of_the_table():

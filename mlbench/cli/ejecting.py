@@ -13,6 +13,7 @@ import typer
 from .app import ProjectOption, RunName, app, project_or_none
 from .output import say
 from ..core.errors import ArtifactError, ExportError, UsageError
+from ..core.files import read_json
 
 if TYPE_CHECKING:
     from mlbench.chain.run import Run
@@ -55,14 +56,17 @@ def training_rows(
     "The rows that the model of a run learned from."
     import pandas as pd
 
+    from mlbench.training.extent import kept_rows
     from mlbench.training.fitting import limit_rows
 
     path, target = run.path("train"), model.target
     frame = pd.read_parquet(path)
-    if len(frame) == model.facts.get("rows", len(frame)):
+    count = model.facts.get("rows", len(frame))
+    if len(frame) == count:
         return path
-    most = _value(run, run.find("model")[0], "max_rows")
-    kept = limit_rows(target.encode(frame[target.name]), most, target.classes is not None, model.facts["seed"])
+    most = _value(run, run.find("model")[0], "max_rows") or read_json(run.path("trials")).get("max_rows")
+    y, classes, seed = target.encode(frame[target.name]), target.classes is not None, model.facts["seed"]
+    kept = limit_rows(y, most, classes, seed) if most else kept_rows(y, count, classes, seed)
     return frame.iloc[kept].reset_index(drop=True)
 
 

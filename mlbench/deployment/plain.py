@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ..data.schema import _to_dates, _to_numbers, canonical_text
-from ..models.neural import Training, _epoch, build_network, forward, layers_as_arrays, softmax
+from ..models.neural import Training, _epoch, build_network, forward, layers_as_arrays, loss_of_classes, softmax
 from ..models.tabm import EPOCH_ROWS, MembersTraining, _begin, _step, _Table, learn_columns, mean_output
+from ..models.weights import class_factors
 
 # %% auto #0
 __all__ = ['XGBOOST_USUAL', 'CATBOOST_USUAL', 'read_rows', 'conform_column', 'conform', 'calibrated', 'stacked', 'class_weights',
@@ -177,7 +178,7 @@ def _catboost_settings(model: Any) -> dict[str, Any]:
 
 def _network_settings(model: Any) -> dict[str, Any]:
     "The settings of a network, trained for as many epochs as it has."
-    own = model.get_params(deep=False)
+    own = {k: v for k, v in model.get_params(deep=False).items() if k != "class_weight"} | _weighed(model)
     aside = own.pop("validation_fraction")
     if aside:
         raise ValueError(f"validation_fraction={aside}: a network that sets rows aside itself is not written plainly; train it on folds")
@@ -249,6 +250,7 @@ def train_network(
     outputs: int,  # neurons of the last layer
     training: Training,  # sizes and settings
     random_state: int,  # of every draw
+    loss_of: Any,  # of outputs and target
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:  # weights and biases of the layers
     "Train a network with AdamW on one thread (Loshchilov and Hutter 2019)."
     import torch
@@ -258,7 +260,6 @@ def train_network(
     torch.set_num_threads(1)
     torch.manual_seed(int(random.randint(2**31 - 1)))
     network, target = build_network(X.shape[1], outputs, training), torch.from_numpy(goal)
-    loss_of = torch.nn.functional.mse_loss if goal.ndim == 2 else torch.nn.functional.cross_entropy
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
     best, rows = layers_as_arrays(network), np.arange(X.shape[0])
     for _ in range(training.max_epochs):
@@ -271,13 +272,14 @@ def train_network(
 class TorchMLPClassifier:
     "A multilayer perceptron for classes."
 
-    def __init__(self, random_state: int, **settings: Any):
-        self.random_state, self.training = random_state, Training(**settings)
+    def __init__(self, random_state: int, class_weight: Any = None, **settings: Any):
+        self.random_state, self.class_weight, self.training = random_state, class_weight, Training(**settings)
 
     def fit(self, X: Any, y: np.ndarray) -> TorchMLPClassifier:
         "Train on class codes with the cross entropy."
         self.classes_, codes = np.unique(y, return_inverse=True)
-        self.weights_, self.biases_ = train_network(X, codes.astype(np.int64), len(self.classes_), self.training, self.random_state)
+        loss_of = loss_of_classes(class_factors(self.class_weight, y))
+        self.weights_, self.biases_ = train_network(X, codes.astype(np.int64), len(self.classes_), self.training, self.random_state, loss_of)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -293,9 +295,11 @@ class TorchMLPRegressor:
 
     def fit(self, X: Any, y: np.ndarray) -> TorchMLPRegressor:
         "Train on values with the squared error."
+        from torch.nn.functional import mse_loss
+
         self.mean_, self.scale_ = float(np.mean(y)), float(np.std(y))
         goal = ((y - self.mean_) / (self.scale_ or 1.0)).astype(np.float32)[:, None]
-        self.weights_, self.biases_ = train_network(X, goal, 1, self.training, self.random_state)
+        self.weights_, self.biases_ = train_network(X, goal, 1, self.training, self.random_state, mse_loss)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -327,6 +331,7 @@ def learn_members(
     classes: int,  # 0 for values
     training: MembersTraining,  # sizes and settings
     random_state: int,  # of every draw
+    factors: np.ndarray | None = None,  # weight of each class; None weighs rows alike
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # the columns as they are read, and the weights
     "Learn how columns are read, then the weights, on one thread."
     import torch
@@ -334,19 +339,21 @@ def learn_members(
     torch.set_num_threads(1)
     columns = learn_columns(X, training.pieces)
     seed = int(np.random.RandomState(random_state).randint(2**31 - 1))
-    return columns, train_members(_Table(X, goal, columns, classes), training, seed)
+    factors = None if factors is None else factors.astype(np.float32)
+    return columns, train_members(_Table(X, goal, columns, classes, factors), training, seed)
 
 # %% ../../nbs/74_deployment.plain.ipynb #d5a66f7a
 class TabMClassifier:
     "An ensemble of networks in one for classes (TabM, Gorishniy et al. 2025)."
 
-    def __init__(self, random_state: int, **settings: Any):
-        self.random_state, self.training = random_state, MembersTraining(**settings)
+    def __init__(self, random_state: int, class_weight: Any = None, **settings: Any):
+        self.random_state, self.class_weight, self.training = random_state, class_weight, MembersTraining(**settings)
 
     def fit(self, X: Any, y: np.ndarray) -> TabMClassifier:
         "Train on class codes with the cross entropy."
         self.classes_, codes = np.unique(y, return_inverse=True)
-        self.columns_, self.weights_ = learn_members(X, codes, len(self.classes_), self.training, self.random_state)
+        factors = class_factors(self.class_weight, y)
+        self.columns_, self.weights_ = learn_members(X, codes, len(self.classes_), self.training, self.random_state, factors)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:

@@ -233,6 +233,7 @@ def _blend_parts(builder: Builder, model: Model) -> list[Part]:
     table = f"FEATURES = {literal({s: Code(f'{s}_features') for s in styles}, 0, 11)}\n{_stacker(blend)}MEMBERS = {literal(members, 0, 10)}"
     how = "what a linear model makes of them" if blend.stacker_ is not None else "their weighted mean"
     prose = f"{len(members)} models, and the prediction is {how}. Each was fitted on several folds, every time without some of the rows."
+    prose = prose if sum(len(m["folds"]) for m in blend.members_) > 1 else "One model, fitted once."
     told = "Which rows a fold learns from stands in `folds.parquet`. Rounds and weights were found on rows that a fold had not seen."
     return [Part("Members", prose, table), Part("Training and prediction", told, code)]
 
@@ -288,6 +289,7 @@ TITLES = {
     "tabm": "Many networks in one",
     "vectors": "Support vectors",
     "neighbours": "The nearest rows",
+    "weights": "Weights of classes",
     "baseline": "One rule",
     "linear": "A linear model of few columns",
     "rounds": "Columns without a value",

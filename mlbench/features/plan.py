@@ -226,8 +226,7 @@ def _transformer(
 
     if style not in STYLES:
         raise UsageError(f"{style!r} is no style of features. {did_you_mean(style, STYLES)}")
-    form, counted = _form(style), style == "words" and bool(self.of_kind("text"))
-    wide = counted or style == "linear" and _width(self, style) > WIDE
+    form, wide = _form(style), self.is_sparse(style)
     spans = self.of_kind("date")
     dates, numbers = [n for n in spans if n != self.time], self.of_kind("numeric")
     clipped = [i for i, n in enumerate(numbers) if n in self.options.clip]
@@ -243,7 +242,7 @@ def _transformer(
     blocks = [b for b in blocks if b[2]]
     if style == "parts":
         return Records(sorted(blocks, key=lambda b: kind_of(b[0]) != "table"))
-    return ColumnTransformer(blocks, remainder="drop", sparse_threshold=1.0 if counted else 0.3 if wide else 0.0, verbose_feature_names_out=False)
+    return ColumnTransformer(blocks, remainder="drop", sparse_threshold=(1.0 if style == "words" else 0.3) if wide else 0.0, verbose_feature_names_out=False)
 
 # %% ../../nbs/34_features.plan.ipynb #34d3c9d1
 def _describe(
@@ -332,6 +331,15 @@ class FeaturePlan:
     def inputs(self) -> list[str]:
         "Names of the columns that models see."
         return [c.name for c in self.columns if c.use]
+
+    def width(self, style: str) -> int:
+        "About how many columns models of a style will see."
+        numbers, most = len(self.of_kind("numeric")), self.options.most_numbers
+        return _width(self, style) - (max(0, numbers - most) if most else 0)
+
+    def is_sparse(self, style: str) -> bool:
+        "Whether the columns of a style are kept sparse."
+        return style == "words" and bool(self.of_kind("text")) or style == "linear" and _width(self, style) > WIDE
 
     @property
     def version(self) -> str:

@@ -20,10 +20,11 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from ..core.progress import report
 from ..core.resuming import InnerPiece, inner_piece
 from .rounds import asked_to_end, known_rows
+from .weights import class_factors
 
 # %% auto #0
 __all__ = ['Training', 'one_thread', 'quiet_torch', 'build_network', 'layers_as_arrays', 'forward', 'softmax', 'train_network',
-           'split_held_out', 'TorchMLPClassifier', 'TorchMLPRegressor']
+           'split_held_out', 'loss_of_classes', 'TorchMLPClassifier', 'TorchMLPRegressor']
 
 # %% ../../nbs/46_models.neural.ipynb #0829b1f3
 @dataclass(frozen=True)
@@ -274,9 +275,28 @@ def split_held_out(
         held[members[: round(fraction * len(members))]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
+# %% ../../nbs/46_models.neural.ipynb #08823214
+def loss_of_classes(
+    factors: np.ndarray | None,  # weight of each class; None weighs rows alike
+) -> Any:  # a torch loss of outputs and class codes
+    "The cross entropy, each row as often as its class counts."
+    from torch import from_numpy
+    from torch.nn.functional import cross_entropy
+
+    if factors is None:
+        return cross_entropy
+    each = from_numpy(factors.astype(np.float32))
+
+    def weighed(outputs: Any, target: Any) -> Any:
+        return (cross_entropy(outputs, target, reduction="none") * each[target]).mean()
+
+    return weighed
+
 # %% ../../nbs/46_models.neural.ipynb #c4f393dc
 class _TorchMLP(BaseEstimator):
     "What classifier and regressor have in common."
+
+    class_weight: Any = None  # of models that were stored before it was a choice
 
     def __init__(
         self,
@@ -289,17 +309,18 @@ class _TorchMLP(BaseEstimator):
         patience: int = 6,  # epochs without improvement before it stops
         validation_fraction: float = 0.1,  # rows set aside to see when to stop
         random_state: Any = None,  # seed of weights, order of rows, dropout and rows set aside
+        class_weight: Any = None,  # "balanced", or class -> weight; None weighs rows alike. Not looked at for values
     ):
         self.hidden, self.dropout = hidden, dropout
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.batch_size, self.max_epochs, self.patience = batch_size, max_epochs, patience
-        self.validation_fraction, self.random_state = validation_fraction, random_state
+        self.validation_fraction, self.random_state, self.class_weight = validation_fraction, random_state, class_weight
 
     def _training(self) -> Training:
-        params: dict[str, Any] = {k: v for k, v in self.get_params().items() if k != "random_state"}
+        params: dict[str, Any] = {k: v for k, v in self.get_params().items() if k not in ("random_state", "class_weight")}
         return Training(**params | {"hidden": tuple(params["hidden"])})
 
-    def _learn(self, X: Any, target: np.ndarray, outputs: int, loss: str, codes: Any, held: tuple[Any, np.ndarray] | None, seconds: float | None) -> None:
+    def _learn(self, X: Any, target: np.ndarray, outputs: int, loss_of: Any, codes: Any, held: tuple[Any, np.ndarray] | None, seconds: float | None) -> None:
         "Train on all rows when others are held out, else set some aside; keep weights, history and epochs."
         start, random, training = time.monotonic(), check_random_state(self.random_state), self._training()
         train, held_out = split_held_out(X.shape[0], 0.0 if held else training.validation_fraction, random, codes)
@@ -307,7 +328,7 @@ class _TorchMLP(BaseEstimator):
             X, target, held_out = _stacked(X, held[0]), np.concatenate([target, held[1]]), np.arange(len(train), len(train) + len(held[1]))
         deadline = float("inf") if seconds is None else start + seconds
         with quiet_torch(int(random.randint(2**31 - 1))) as torch:
-            loss_of, goal = getattr(torch.nn.functional, loss), torch.from_numpy(target)
+            goal = torch.from_numpy(target)
             self.weights_, self.biases_, self.history_ = train_network(X, goal, outputs, loss_of, train, held_out, training, deadline)
         losses = [h["validation_loss"] for h in self.history_]
         self.n_iter_ = int(np.nanargmin([*losses, np.inf])) % len(losses) + 1 if held else len(losses)
@@ -356,7 +377,8 @@ def _fit_classes(
         raise ValueError(f"TorchMLPClassifier needs two classes to tell apart, and there is one class only: {self.classes_[0]!r}")
     held = self._held(X_val, y_val, self.classes_)
     aside = held and (held[0], np.searchsorted(self.classes_, held[1]).astype(np.int64))
-    self._learn(X, codes.astype(np.int64), len(self.classes_), "cross_entropy", codes, aside, seconds)
+    loss_of = loss_of_classes(class_factors(self.class_weight, y))
+    self._learn(X, codes.astype(np.int64), len(self.classes_), loss_of, codes, aside, seconds)
     return self
 
 # %% ../../nbs/46_models.neural.ipynb #e8a4f020
@@ -384,11 +406,13 @@ def _fit_values(
     seconds: float | None = None,  # no epoch begins later, but the first
 ) -> TorchMLPRegressor:  # fitted
     "Train on values with the squared error."
+    from torch.nn.functional import mse_loss
+
     X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], y_numeric=True)
     self.target_mean_, self.target_scale_ = float(np.mean(y)), float(np.std(y))
     held = self._held(X_val, y_val, None)
     standard = lambda v: ((np.asarray(v, dtype=np.float64) - self.target_mean_) / (self.target_scale_ or 1.0)).astype(np.float32)[:, None]
-    self._learn(X, standard(y), 1, "mse_loss", None, held and (held[0], standard(held[1])), seconds)
+    self._learn(X, standard(y), 1, mse_loss, None, held and (held[0], standard(held[1])), seconds)
     return self
 
 # %% ../../nbs/46_models.neural.ipynb #80830820

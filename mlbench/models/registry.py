@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TASKS', 'PATCH_C', 'PATCH_ALPHA', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'TEXT', 'IMAGE', 'BAYES_WORDS', 'MEDIA',
-           'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS', 'KINDS', 'WEIGHABLE', 'WAYS',
-           'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'TEXT_ORDER', 'IMAGE_ORDER', 'MIXED_ORDER',
-           'QUICK_MS', 'Setting', 'ModelSpec', 'portfolio_spec', 'Way', 'in_way', 'model_spec', 'candidates',
-           'portfolio']
+           'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS', 'KINDS', 'WEIGHABLE', 'UNWEIGHED',
+           'WAYS', 'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'TEXT_ORDER', 'IMAGE_ORDER',
+           'MIXED_ORDER', 'QUICK_MS', 'Setting', 'ModelSpec', 'portfolio_spec', 'Way', 'in_way', 'model_spec',
+           'candidates', 'portfolio']
 
 # %% ../../nbs/48_models.registry.ipynb #28393f90
 TASKS = ("binary", "multiclass", "regression")
@@ -374,7 +374,13 @@ def portfolio_spec(
 
 # %% ../../nbs/48_models.registry.ipynb #9274cee3
 WEIGHABLE = ["linear", "sparse_linear", "tree", "additive_boosting", "random_forest", "extra_trees"]
-WEIGHABLE += ["hist_gradient_boosting", "lightgbm", "xgboost", "catboost", "word_linear"]
+WEIGHABLE += ["hist_gradient_boosting", "lightgbm", "xgboost", "catboost", "svm", "mlp", "tabm"]
+WEIGHABLE += ["word_linear", "patch_linear", "word_bag", "network"]
+UNWEIGHED = {
+    "k_neighbors": "the nearest rows are counted, and no loss is made small in which rows could weigh more",
+    "one_rule": "it counts the rows of a few groups",
+    "dummy": "it only knows how many rows each class has",
+}
 
 
 @dataclass(frozen=True)
@@ -402,7 +408,8 @@ def in_way(
     "The same candidate, learning in another way; raises `UsageError` where it cannot."
     how, kind = WAYS[way], spec.base or spec.name
     if way == "weighted" and kind not in WEIGHABLE:
-        raise UsageError(f"{kind} cannot weigh classes, so there is no {spec.name}_{way}. Those that can are {', '.join(WEIGHABLE)}.")
+        also = f"{spec.name}_balanced learns from fewer rows of the frequent classes. Kinds that weigh classes are {', '.join(WEIGHABLE)}."
+        raise UsageError(f"{kind} cannot weigh classes: {UNWEIGHED[kind]}. So there is no {spec.name}_{way}; {also}")
     tasks = tuple(t for t in spec.tasks if t in how.tasks)
     if not tasks:
         raise UsageError(f"there is no {spec.name}_{way}: {spec.name} is for {' and '.join(spec.tasks)}, and {way!r} for {' and '.join(how.tasks)}.")

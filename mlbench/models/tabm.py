@@ -20,6 +20,7 @@ from ..core.progress import report
 from ..core.resuming import InnerPiece, inner_piece
 from .neural import one_thread, softmax, split_held_out
 from .rounds import asked_to_end
+from .weights import class_factors
 
 # %% auto #0
 __all__ = ['EPOCH_ROWS', 'STATISTICS_ROWS', 'EMBEDDED', 'WIDE', 'LIMIT', 'FAR', 'MembersTraining', 'learn_columns', 'bent',
@@ -247,14 +248,15 @@ class _Table:
     target: np.ndarray  # class codes, or standardised values
     columns: dict[str, np.ndarray]
     classes: int  # 0 for values
+    factors: np.ndarray | None = None  # weight of each class; None weighs rows alike
 
     def loss(self, weights: dict[str, np.ndarray]) -> float:
         "Loss of the members' mean on these rows, in single precision."
         output = mean_output(weights, self.columns, self.X, self.classes > 0, np.float32)
         if not self.classes:
             return float(np.mean((output[:, 0] - self.target) ** 2, dtype=np.float64))
-        mine = output[np.arange(len(output)), self.target]
-        return float(-np.log(np.maximum(mine, 1e-12)).mean(dtype=np.float64))
+        logs = -np.log(np.maximum(output[np.arange(len(output)), self.target], 1e-12))
+        return float((logs if self.factors is None else logs * self.factors[self.target]).mean(dtype=np.float64))
 
 # %% ../../nbs/47_models.tabm.ipynb #f747d7f1
 @dataclass
@@ -315,7 +317,9 @@ def _step(state: _State, table: _Table, rows: np.ndarray, training: MembersTrain
     scores = network_output(state.weights | state.fixed, numbers, plain, torch, affine, between)
     target = torch.from_numpy(table.target[rows])
     if table.classes:
-        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), label_smoothing=training.label_smoothing)
+        each = "mean" if table.factors is None else "none"
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.repeat(len(scores)), reduction=each, label_smoothing=training.label_smoothing)
+        loss = loss if table.factors is None else (loss * torch.from_numpy(table.factors[table.target[rows]]).repeat(len(scores))).mean()
     else:
         loss = ((scores[:, :, 0] - target) ** 2).mean()
     state.optimizer.zero_grad(set_to_none=True)
@@ -407,6 +411,8 @@ def train_members(
 class _TabM(BaseEstimator):
     "What classifier and regressor have in common."
 
+    class_weight: Any = None  # of models that were stored before it was a choice
+
     def __init__(
         self,
         members: int = 8,  # networks in one
@@ -424,13 +430,14 @@ class _TabM(BaseEstimator):
         patience: int = 8,  # epochs without improvement before it stops, and a fifth of the best epoch more
         validation_fraction: float = 0.1,  # rows set aside to see when to stop, when no others are given
         random_state: Any = None,  # seed of every draw
+        class_weight: Any = None,  # "balanced", or class -> weight; None weighs rows alike. Not looked at for values
     ):
         self.members, self.width, self.depth = members, width, depth
         self.embedding, self.pieces, self.dropout = embedding, pieces, dropout
         self.learning_rate, self.weight_decay, self.label_smoothing = learning_rate, weight_decay, label_smoothing
         self.averaging, self.batch_size = averaging, batch_size
         self.max_epochs, self.patience, self.validation_fraction = max_epochs, patience, validation_fraction
-        self.random_state = random_state
+        self.random_state, self.class_weight = random_state, class_weight
 
     def _output(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "weights_")
@@ -447,16 +454,16 @@ class _TabM(BaseEstimator):
 def _learn(self: _TabM, X: Any, target: np.ndarray, classes: int, held: tuple[Any, np.ndarray] | None, seconds: float | None) -> None:
     "Set rows aside if none are given, train, and keep weights, epochs and history."
     deadline = time.monotonic() + (seconds if seconds is not None else math.inf)
-    training = MembersTraining(**{k: v for k, v in self.get_params().items() if k != "random_state"})
-    random = check_random_state(self.random_state)
-    seed = int(random.randint(2**31 - 1))
+    training = MembersTraining(**{k: v for k, v in self.get_params().items() if k not in ("random_state", "class_weight")})
+    random, factors = check_random_state(self.random_state), class_factors(self.class_weight, target) if classes else None
+    factors, seed = None if factors is None else factors.astype(np.float32), int(random.randint(2**31 - 1))
     if held is None:
         train, aside = split_held_out(len(target), training.validation_fraction, random, target if classes else None)
         if len(aside):
             held, X, target = (X[aside], target[aside]), X[train], target[train]
     self.columns_ = learn_columns(X, training.pieces)
-    table = _Table(X, target, self.columns_, classes)
-    held_out = _Table(*held, self.columns_, classes) if held is not None and len(held[1]) else None
+    table = _Table(X, target, self.columns_, classes, factors)
+    held_out = _Table(*held, self.columns_, classes, factors) if held is not None and len(held[1]) else None
     with one_thread():
         self.weights_, self.n_iter_, self.history_ = train_members(table, held_out, training, seed, deadline)
 

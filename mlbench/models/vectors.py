@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .lazymodel import checked_values, ranks_of_classes
+from .weights import row_weights
 
 # %% auto #0
 __all__ = ['CELLS', 'gaussian_kernel', 'scaled_gamma', 'sigmoid_of', 'SupportVectorsClassifier', 'SupportVectorsRegressor']
@@ -47,13 +48,16 @@ CELLS = 400_000  # likenesses that are computed together: they fit the memory ne
 class _SupportVectors(BaseEstimator):
     "What classifier and regressor have in common."
 
+    class_weight: Any = None  # of models that were stored before it was a choice
+
     def __init__(
         self,
         C: float = 1.0,  # price of a row on the wrong side
         gamma: float | str = "scale",  # how quickly the influence of a row fades; "scale" follows the data
         random_state: Any = 0,  # seed of the folds that probabilities are made with
+        class_weight: Any = None,  # "balanced", or class -> weight; None weighs rows alike. Not looked at for values
     ):
-        self.C, self.gamma, self.random_state = C, gamma, random_state
+        self.C, self.gamma, self.random_state, self.class_weight = C, gamma, random_state, class_weight
 
     def _rows(self, X: Any, y: Any = None) -> np.ndarray:
         "Dense numbers."
@@ -81,34 +85,36 @@ class _SupportVectors(BaseEstimator):
         return tags
 
 # %% ../../nbs/45_models.vectors.ipynb #496ba319
-def _machine(self: Any, X: np.ndarray, side: np.ndarray) -> Any:
+def _machine(self: Any, X: np.ndarray, side: np.ndarray, weights: np.ndarray | None = None) -> Any:
     "One border."
     from sklearn.svm import SVC
 
-    return SVC(C=self.C, gamma=self.gamma_, cache_size=200, max_iter=200_000).fit(X, side)
+    return SVC(C=self.C, gamma=self.gamma_, cache_size=200, max_iter=200_000).fit(X, side, sample_weight=weights)
 
 
 def sigmoid_of(
     decisions: np.ndarray,  # signed distances from a border
     side: np.ndarray,  # True on the positive side
+    weights: np.ndarray | None = None,  # of the rows; None weighs them alike
 ) -> tuple[float, float]:  # slope and offset
     "The sigmoid that turns distances into probabilities (Platt 1999)."
     from sklearn.linear_model import LogisticRegression
 
     scale = float(np.abs(decisions).max()) or 1.0
-    fitted = LogisticRegression(C=100.0).fit(decisions[:, None] / scale, side)
+    fitted = LogisticRegression(C=100.0).fit(decisions[:, None] / scale, side, sample_weight=weights)
     return max(float(fitted.coef_[0, 0]), 0.0) / scale, float(fitted.intercept_[0])
 
 
-def _sigmoid(self: Any, X: np.ndarray, side: np.ndarray, machine: Any) -> tuple[float, float]:
+def _sigmoid(self: Any, X: np.ndarray, side: np.ndarray, machine: Any, weights: np.ndarray | None) -> tuple[float, float]:
     "Slope and offset from distances of rows not trained on, where there are enough rows."
     from sklearn.model_selection import StratifiedKFold
 
     decisions = machine.decision_function(X)
     if np.bincount(side.astype(int)).min() >= 3:
         for train, test in StratifiedKFold(3, shuffle=True, random_state=self.random_state).split(X, side):
-            decisions[test] = _machine(self, X[train], side[train]).decision_function(X[test])
-    return sigmoid_of(decisions, side)
+            mine = None if weights is None else weights[train]
+            decisions[test] = _machine(self, X[train], side[train], mine).decision_function(X[test])
+    return sigmoid_of(decisions, side, weights)
 
 # %% ../../nbs/45_models.vectors.ipynb #c1cbecb5
 def _fit_classes(
@@ -121,8 +127,9 @@ def _fit_classes(
     self.classes_, ranks = ranks_of_classes(type(self).__name__, y)
     self.gamma_ = scaled_gamma(X, self.gamma)
     sides = [ranks == k for k in range(len(self.classes_))][-1 if len(self.classes_) == 2 else 0 :]
-    machines = [_machine(self, X, side) for side in sides]
-    self.sigmoids_ = np.array([_sigmoid(self, X, side, machine) for side, machine in zip(sides, machines)])
+    weights = row_weights(self.class_weight, y)
+    machines = [_machine(self, X, side, weights) for side in sides]
+    self.sigmoids_ = np.array([_sigmoid(self, X, side, machine, weights) for side, machine in zip(sides, machines)])
     self._keep_vectors(X, machines)
     return self
 

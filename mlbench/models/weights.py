@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['row_weights', 'judging_weights']
+__all__ = ['row_weights', 'class_factors', 'judging_weights']
 
 # %% ../../nbs/40_models.weights.ipynb #f4743d9e
 def row_weights(
@@ -26,6 +26,15 @@ def row_weights(
 
     of_class = compute_sample_weight(choice, y)
     return of_class if own is None else of_class * own
+
+# %% ../../nbs/40_models.weights.ipynb #67ebef21
+def class_factors(
+    choice: Any,  # None, "balanced", or class -> weight
+    y: Any,  # class of each row
+) -> np.ndarray | None:  # one per class, in their order; None where all weigh the same
+    "The weight of each class that the rows have."
+    weights = row_weights(choice, y)
+    return None if weights is None else weights[np.unique(y, return_index=True)[1]]
 
 # %% ../../nbs/40_models.weights.ipynb #6fc12d01
 def judging_weights(

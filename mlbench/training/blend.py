@@ -23,7 +23,7 @@ from ..core.progress import report
 from ..core.settings import thread_limit
 from ..features.plan import FeaturePlan
 from ..features.sharing import SharedRows
-from ..models.registry import model_spec
+from ..models.registry import ModelSpec, model_spec
 from ..problem.target import Target
 from .arena import Fold, fit_again
 from .calibration import calibrated
@@ -32,7 +32,8 @@ from .fitting import limited_threads, output_of
 from .scales import from_scale
 
 # %% auto #0
-__all__ = ['WORTH_THREADS', 'recipe', 'packed_folds', 'unpacked_folds', 'BlendClassifier', 'BlendRegressor', 'assembled']
+__all__ = ['WORTH_THREADS', 'recipe', 'packed_folds', 'unpacked_folds', 'BlendClassifier', 'BlendRegressor', 'assembled',
+           'single']
 
 # %% ../../nbs/53_training.blend.ipynb #ded8ae02
 def recipe(
@@ -66,7 +67,7 @@ def packed_folds(
 
 
 def unpacked_folds(
-    folds: Any,  # from `packed_folds`, or a count
+    folds: Any,  # from `packed_folds`, or a count; 1 is all rows
     y: np.ndarray,  # class codes or values
     classes: bool,  # whether these are classes
     seed: int = 0,  # of folds that are drawn
@@ -74,6 +75,8 @@ def unpacked_folds(
     "Folds as pairs of positions; drawn anew where the ones given belong to other rows."
     from sklearn.model_selection import KFold, StratifiedKFold
 
+    if isinstance(folds, int) and folds == 1:
+        return [(np.arange(len(y)), np.arange(1))]
     count = folds if isinstance(folds, int) else int(np.max(folds)) + 1 if isinstance(folds, np.ndarray) else len(folds)
     if isinstance(folds, np.ndarray) and len(folds) == len(y):
         return [(np.flatnonzero(folds != i), np.flatnonzero(folds == i)) for i in range(count)]
@@ -246,3 +249,20 @@ def _recipe_of(arena: Any, name: str, weight: float) -> dict[str, Any]:
     spec, fits = arena.entries[name].spec, arena.entries[name].fits
     places = sorted(fits)
     return recipe(name, spec.base or spec.name, dict(spec.params), weight, [fits[p].again for p in places], places, spec.scale)
+
+# %% ../../nbs/53_training.blend.ipynb #9e29befe
+def single(
+    spec: ModelSpec,  # what was fitted
+    pipeline: Any,  # `features` and `estimator`, fitted on all rows, for classes 0, 1, ...
+    plan: FeaturePlan,  # what each column became
+    temperature: float,  # of the probabilities
+    seed: int = 0,  # of every random draw
+) -> BlendClassifier:  # fitted
+    "One fit of classes with a temperature."
+    alone = recipe(spec.name, spec.base or spec.name, dict(spec.params), 1.0, [{}], scale=spec.scale)
+    blend, features = BlendClassifier([alone], plan.to_dict(), 1, temperature, seed), pipeline.named_steps["features"]
+    held = {"estimators": [pipeline.named_steps["estimator"]], "shift": [0.0]}
+    blend.members_ = [{"name": spec.name, "style": spec.style, "scale": spec.scale, "weight": 1.0, "folds": [0]} | held]
+    blend.features_, blend.temperature_, blend.stacker_ = [{spec.style: features}], float(temperature), None
+    blend.classes_ = np.asarray(held["estimators"][0].classes_)
+    return blend

@@ -14,7 +14,7 @@ from ..core.errors import UsageError, did_you_mean
 from ..core.resuming import Checkpoints
 from ..data.schema import Schema
 from ..models.registry import ModelSpec
-from .blend import assembled
+from .blend import assembled, single
 from .calibration import calibrated, guarded_temperature
 from .compare import Comparison
 from .model import Model, fit_model, versions_of
@@ -50,9 +50,9 @@ def _temperature(found: Comparison, name: str) -> tuple[float, str]:
 
 
 def _as_fitted(found: Comparison, name: str) -> str:
-    "What is said of the probabilities of a model that is fitted once, and so has no temperature."
+    "What is said of the probabilities of a model that a person is to read, which has no temperature."
     temperature, why = _temperature(found, name)
-    return why if temperature == 1 else f"`{name}` is fitted once, and its probabilities are left as they come; on the folds, {why[0].lower()}{why[1:]}"
+    return why if temperature == 1 else f"`{name}` is to be read, and its probabilities are left as they come; on the folds, {why[0].lower()}{why[1:]}"
 
 
 def _threshold(found: Comparison, name: str, temperature: float, problem: Any) -> tuple[float, str]:
@@ -66,12 +66,26 @@ def _costs(found: Comparison, problem: Any) -> np.ndarray | None:
     "What mistakes cost, true class by answer; None where the problem does not say."
     return problem.cost_matrix(found.target) if problem is not None and found.target.classes else None
 
-# %% ../../nbs/57_training.chosen.ipynb #775e3170
+# %% ../../nbs/57_training.chosen.ipynb #5337a18c
 def _bag(found: Comparison, name: str, temperature: float) -> Any:
     "The fitted blend: of all members of the ensemble, or of one model's folds."
     stacker = found.ensemble.stacker if name == "ensemble" else None
     weights = found.ensemble.weights if name == "ensemble" else {name: 1.0}
     return assembled(found.arena, weights, temperature, stacker)
+
+
+def _once(found: Comparison, name: str, temperature: float, **more: Any) -> Model:
+    "The model fitted once on all rows, with its temperature."
+    arena, spec = found.arena, settled(found, name)
+    model = fit_model(spec, arena.plan, arena.rows, arena.y, n_jobs=arena.workers, target=found.target, seed=arena.seed, **more)
+    model.spec_name = name
+    if temperature == 1.0:
+        return model
+    if model.blended:
+        model.pipeline.temperature = model.pipeline.temperature_ = temperature
+    else:
+        model.pipeline = single(spec, model.pipeline, arena.plan, temperature, arena.seed)
+    return model
 
 
 def _facts(found: Comparison, name: str, blend: Any) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def _facts(found: Comparison, name: str, blend: Any) -> dict[str, Any]:
     kinds = {arena.entries[m["name"]].spec.base or m["name"] for m in blend.members_}
     return {"rows": len(arena.rows), "seed": arena.seed, "plan_version": arena.plan.version, "versions": versions_of(kinds), "members": members}
 
-
+# %% ../../nbs/57_training.chosen.ipynb #55910b9d
 def fit_chosen(
     found: Comparison,
     *,
@@ -88,24 +102,21 @@ def fit_chosen(
     problem: Any = None,  # kept with the model
     name: str | None = None,  # a model of the comparison; None takes the chosen one
     bagged: bool = True,  # the mean of the folds' fits; False fits once on all rows. Readable models are always fitted once
-    calibrate: bool = True,  # the probabilities, where it helps; one fit on all rows keeps its own, and is told what a temperature would bring
+    calibrate: bool = True,  # the probabilities, where it helps; a readable model keeps its own, and is told what a temperature would bring
     checkpoints: Checkpoints | None = None,  # a long fit is kept there and taken back; None keeps nothing
 ) -> Model:
     "The chosen model, ready to use; its `comparison` is kept with it."
     name = name or found.chosen
     if name not in found.specs or name in found.failures:
         raise UsageError(f"{name!r} is no model that was compared to the end. {did_you_mean(name, [n for n in found.specs if n not in found.failures])}")
-    arena, target = found.arena, found.target
+    arena, target, readable = found.arena, found.target, found.specs[name].readable
     scores, temperature, notes = found.score(name), 1.0, []
-    if name != "ensemble" and (not bagged or found.specs[name].readable):
-        more: dict[str, Any] = {"target": target, "problem": problem, "seed": arena.seed, "metrics": scores, "checkpoints": checkpoints}
-        model = fit_model(settled(found, name), arena.plan, arena.rows, arena.y, schema=schema, n_jobs=arena.workers, **more)
-        model.spec_name = name
-        notes += [_as_fitted(found, name)] if calibrate and target.classes else []
+    if calibrate and target.classes:
+        temperature, why = (1.0, _as_fitted(found, name)) if readable else _temperature(found, name)
+        notes.append(why)
+    if name != "ensemble" and (not bagged or readable):
+        model = _once(found, name, temperature, schema=schema, problem=problem, metrics=scores, checkpoints=checkpoints)
     else:
-        if calibrate and target.classes:
-            temperature, why = _temperature(found, name)
-            notes.append(why)
         blend = _bag(found, name, temperature)
         model = Model(blend, problem, schema, target, arena.plan, name, scores, _facts(found, name, blend) | {"warnings": []})
     if target.task == "binary":

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.errors import StageError, UsageError
 from ..core.resuming import Checkpoints
-from ..core.show import Sentence, number
+from ..core.show import Sentence, number, plural
 from ..data.schema import Schema
 from ..features.plan import FeaturePlan
 from ..models.registry import ModelSpec
@@ -237,6 +237,12 @@ def cross_validate(
 ENSEMBLE = ModelSpec("ensemble", "ensemble", "", 9, "the weighted mean of models, each the mean of its folds", "Caruana et al. 2004", None)  # type: ignore[arg-type]
 
 
+def _simplest_told(board: pd.DataFrame, name: str, simplest: str, folds: int) -> str:
+    "The simplest model that is as good as the best, beside an ensemble that was chosen."
+    score = number(float(board.set_index("model").loc[simplest, name]))
+    return f'The simplest that {plural(folds, "fold")} cannot tell from the best is `{simplest}` ({score}): `choose = "simplest"` would take that one.'
+
+
 def with_ensemble(
     found: Comparison,
     *,
@@ -263,6 +269,7 @@ def with_ensemble(
     chosen, simplest, why = choose(board, found.metric, rule)
     if made.used and rule == "best":
         flattered = "" if chosen == "ensemble" else f" The leaderboard flatters `{chosen}`, which was picked for its scores on these very folds."
-        chosen, why = "ensemble", made.why + flattered
+        simpler = "" if simplest == "ensemble" else " " + _simplest_told(board, found.metric, simplest, len(rows))
+        chosen, why = "ensemble", made.why + flattered + simpler
     again = {"leaderboard": board, "folds": folds, "timings": pd.concat([found.timings, times], ignore_index=True)}
     return replace(found, **again, oof=oof, specs=specs, chosen=chosen, simplest=simplest, why=why, ensemble=made)

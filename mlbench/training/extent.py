@@ -6,24 +6,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..core.errors import UsageError
+from ..core.resuming import Checkpoints, content_key
+from ..core.settings import thread_limit
+from ..core.show import Sentence, number
 from ..data.schema import Schema, conform
+from ..features.blocks import TABLE_STYLES
 from ..features.plan import FeaturePlan
 from ..features.sharing import SharedFits
+from .fitting import limit_rows
 
 # %% auto #0
-__all__ = ['LARGE', 'TRIED', 'PLAIN_STYLES', 'SHARE', 'MOST', 'ENOUGH', 'FeatureCost', 'feature_cost', 'rows_in_time',
-           'kept_rows']
+__all__ = ['LARGE', 'TRIED', 'SHARE', 'MOST', 'ENOUGH', 'FeatureCost', 'feature_cost', 'rows_in_time', 'kept_rows', 'Extent',
+           'rows_to_learn', 'tell_rows']
 
 # %% ../../nbs/51_training.extent.ipynb #0342a693
 LARGE = 1_000_000  # cells up to which a table is learnt from whole
 TRIED = 10_000  # rows of the larger trial; the other one has a fifth
-PLAIN_STYLES = ("trees", "linear", "native")  # what the models of a table without texts and pictures want
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def feature_cost(
     y: np.ndarray,  # class codes or values
     schema: Schema,  # the columns' kinds
     tried: int = TRIED,  # rows of the larger trial
-    styles: Sequence[str] = PLAIN_STYLES,  # that models will ask for
+    styles: Sequence[str] = TABLE_STYLES,  # that models will ask for
 ) -> FeatureCost:
     "What features will take, from two trials."
     (many, long), (few, short) = (_seconds(plan, rows, y, schema, size, styles) for size in (tried, max(tried // 5, 50)))
@@ -86,3 +92,92 @@ def kept_rows(
         first = np.unique(y, return_index=True)[1]
         order = np.concatenate([first, order[~np.isin(order, first)]])
     return np.sort(order[:count])
+
+# %% ../../nbs/51_training.extent.ipynb #86451f77
+@dataclass(frozen=True)
+class Extent:
+    "Which rows are learnt from."
+
+    rows: np.ndarray  # positions, ascending
+    why: str  # in a sentence
+    cut: bool = False  # whether time has left some out
+    seconds: float = 0.0  # that it took to decide
+    most: int | None = None  # rows that a person allowed; None for no such number
+
+    def record(self) -> dict[str, Any]:
+        "What a replay has to know besides the number of rows."
+        return {"max_rows": self.most}
+
+
+def _recorded(record: Mapping[str, Any] | None, name: str) -> int | None:
+    "A number of rows from a record; None where it says nothing."
+    value = (record or {}).get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise UsageError(f"replay says {name}={value!r}, which must be a whole number above 0. Give the record as it was.")
+    return value
+
+# %% ../../nbs/51_training.extent.ipynb #f278ff74
+def _measured(cost_of: Callable[[], FeatureCost], checkpoints: Checkpoints | None, **parts: Any) -> tuple[FeatureCost, float]:
+    "What features cost, and the seconds that it took to find out; a measurement that was kept is taken back."
+    key = content_key(what="cost of features", **parts) if checkpoints else ""
+    kept = checkpoints.load(key) if checkpoints else None
+    if kept is not None:
+        return FeatureCost(kept["fold"], kept["row"]), 0.0
+    start = time.perf_counter()
+    cost = cost_of()
+    seconds = round(time.perf_counter() - start, 1)
+    if checkpoints:
+        checkpoints.save(key, {}, {"fold": cost.fold, "row": cost.row, "seconds_of_work": seconds})
+    return cost, seconds
+
+
+def _drawn(y: np.ndarray, most: int | None, count: int | None, classes: bool, seed: int) -> Extent:
+    "Rows as a person or a record wants them."
+    rows = limit_rows(y, most, classes, seed) if most is not None else kept_rows(y, count or len(y), classes, seed)
+    if len(rows) == len(y):
+        return Extent(rows, f"All {len(y):,} rows are learnt from.", most=most)
+    how = "as max_rows says" + (", with the same share of each class" if classes else "") if most is not None else "as many as in the record"
+    return Extent(rows, f"It is learnt from {len(rows):,} of {len(y):,} rows, {how}.", most=most)
+
+# %% ../../nbs/51_training.extent.ipynb #e4d2e07c
+def rows_to_learn(
+    plan: FeaturePlan,  # what each column becomes
+    rows: pd.DataFrame,  # raw training rows
+    y: np.ndarray,  # class codes or values
+    schema: Schema,  # the columns' kinds
+    *,
+    classes: bool,  # whether these are classes
+    folds: int,  # that there will be
+    seconds: float | None,  # for everything; None takes all rows
+    n_jobs: int = 0,  # fits side by side; 0 takes the cores that are there
+    most: int | None = None,  # rows that a person allows, which is obeyed; None asks the clock
+    record: Mapping[str, Any] | None = None,  # of earlier work that is to be done again: it says how many rows were taken
+    seed: int = 0,  # of the draw
+    checkpoints: Checkpoints | None = None,  # what was measured is kept there and taken back; None keeps nothing
+    styles: Sequence[str] = TABLE_STYLES,  # of features, that models will ask for
+) -> Extent:
+    "The rows that are learnt from, and why these; raises `UsageError` for a record that says no number."
+    most, count = most or _recorded(record, "max_rows"), _recorded(record, "rows")
+    if most is not None or count is not None or seconds is None or len(rows) * len(plan.inputs) <= LARGE:
+        return _drawn(y, most, count, classes, seed)
+    workers = n_jobs if n_jobs > 0 else thread_limit()
+    parts = {"plan": plan.version, "rows": len(rows), "workers": workers, "styles": list(styles)}
+    cost, spent = _measured(lambda: feature_cost(plan, rows, y, schema, styles=styles), checkpoints, **parts)
+    count, whole = rows_in_time(cost, folds, seconds, workers), folds * (cost.fold + cost.row * len(rows)) / workers
+    told = f"features of all {folds} folds would take about {number(whole, 2)} of {number(seconds)} s"
+    if count >= len(rows):
+        return Extent(np.arange(len(rows)), f"All {len(rows):,} rows are learnt from: {told}.", seconds=spent)
+    kept = kept_rows(y, count, classes, seed)
+    why = f"It is learnt from {len(kept):,} of {len(rows):,} rows, drawn at random: {told}, and leave too little for models."
+    return Extent(kept, why, cut=True, seconds=spent)
+
+# %% ../../nbs/51_training.extent.ipynb #949224df
+def tell_rows(
+    made: Extent,  # from `rows_to_learn`
+    stage: Any,  # an open stage: its `finding` is called
+) -> Sentence:  # the decision and its reason
+    "A finding on the stage's card, where time has left rows out."
+    if made.cut:
+        advice = "raise constraints.time_budget_s for more rows, or say in max_rows how many are taken; a number above that of the rows takes all"
+        stage.finding("rows left out", made.why, "note", proposal=advice)
+    return Sentence(made.why)

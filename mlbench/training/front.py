@@ -17,7 +17,6 @@ import pandas as pd
 
 from ..core.errors import UsageError
 from ..core.progress import shown_progress
-from ..core.settings import thread_limit
 from ..data.schema import Schema, infer_schema
 from ..data.sources import read_table
 from ..data.splits import make_folds
@@ -31,9 +30,10 @@ from ..problem.target import Target, make_target
 from .arena import Arena
 from .chosen import fit_chosen
 from .compare import Comparison, compared, with_ensemble
-from .extent import LARGE, PLAIN_STYLES, feature_cost, kept_rows, rows_in_time
-from .lineup import line_up_for
+from .extent import rows_to_learn
+from .lineup import line_up_for, styles_for
 from .model import Model
+from .room import leave_out_large
 from .search import kinds_to_search, search
 
 # %% auto #0
@@ -105,30 +105,14 @@ def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, a
     return Arena(asked.plan, asked.rows, asked.y, folds, schema=asked.schema, target=asked.target, metrics=asked.problem.metrics, **limits)
 
 # %% ../../nbs/58_training.front.ipynb #39421b6b
-def _workers(n_jobs: int) -> int:
-    "Fits side by side."
-    return n_jobs if n_jobs > 0 else thread_limit()
-
-
-def _styles(asked: _Question) -> list[str]:
-    "Styles of features that the candidates want; without texts and pictures, those of all models of plain columns."
-    if not asked.plan.of_kind("text", "image"):
-        return list(PLAIN_STYLES)
-    return list(dict.fromkeys(spec.style for spec in line_up_for(asked.problem, asked.plan, asked.y, readable=False)))
-
-
-def _in_time(asked: _Question, seconds: float | None, workers: int, seed: int, given: int | None = None) -> tuple[_Question, list[str]]:
+def _in_time(asked: _Question, seconds: float | None, n_jobs: int, seed: int, record: dict[str, Any] | None = None) -> tuple[_Question, list[str]]:
     "A long table cut to the rows that there is time for, or to the number that an earlier call took; and a note about it."
-    rows, folds = len(asked.rows), asked.problem.fold_settings()["folds"]
-    if given is None and (seconds is None or rows * len(asked.plan.inputs) <= LARGE):
+    how: dict[str, Any] = {"classes": bool(asked.target.classes), "folds": asked.problem.fold_settings()["folds"], "n_jobs": n_jobs, "seed": seed}
+    how["styles"] = styles_for(asked.problem, asked.plan, asked.y)
+    made = rows_to_learn(asked.plan, asked.rows, asked.y, asked.schema, seconds=seconds, record=record, **how)
+    if len(made.rows) == len(asked.rows):
         return asked, []
-    count = given or rows_in_time(feature_cost(asked.plan, asked.rows, asked.y, asked.schema, styles=_styles(asked)), folds, seconds or 0.0, workers)
-    if count >= rows:
-        return asked, []
-    kept = kept_rows(asked.y, count, bool(asked.target.classes), seed)
-    why = "drawn at random: features of all would leave too little time for models. A longer limit takes more."
-    note = f"It is learnt from {len(kept):,} of {rows:,} rows, {why}"
-    return replace(asked, rows=asked.rows.iloc[kept], y=asked.y[kept]), [note]
+    return replace(asked, rows=asked.rows.iloc[made.rows], y=asked.y[made.rows]), [made.why + (" A longer limit takes more." if made.cut else "")]
 
 # %% ../../nbs/58_training.front.ipynb #b00119c5
 WORTH = 0.04  # share of the time that must be left for a search to begin
@@ -189,10 +173,11 @@ def fit(
         asked = _question(data, target, known)
         warned = _warned(asked, time_limit)
         left = lambda: None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
-        asked, cut = _in_time(asked, left(), _workers(n_jobs), seed, (replay or {}).get("rows"))
+        asked, cut = _in_time(asked, left(), n_jobs, seed, replay)
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
         arena.budget = time_limit
         specs = line_up_for(asked.problem, asked.plan, asked.y, models, interpretable)
+        leave_out_large(arena, [] if replay else specs)
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)
         found = with_ensemble(found, rule=choose, stack=stack) if ensemble and not interpretable else found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..features.blocks import TABLE_STYLES
 from ..features.plan import FeaturePlan
 from ..models.registry import ModelSpec, candidates, portfolio
 from ..problem.criteria import Criterion
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['LONG_TAIL', 'COUNTED', 'UNEVEN', 'has_long_tail', 'wants_weights', 'column_kinds', 'allowed_latency', 'line_up',
-           'line_up_for', 'line_up_table']
+           'line_up_for', 'styles_for', 'line_up_table']
 
 # %% ../../nbs/51_training.lineup.ipynb #fb2b34bf
 LONG_TAIL = 1.0
@@ -109,6 +110,17 @@ def line_up_for(
     follow = limits.interpretable if readable is None else readable
     more: dict[str, Any] = {"kinds": column_kinds(plan), "device": limits.device, "latency_ms": allowed_latency(problem.criteria())}
     return line_up(problem.task, y, len(plan.inputs), names, follow, problem.metrics[0], **more)
+
+
+def styles_for(
+    problem: Problem,  # its task, metric and constraints
+    plan: FeaturePlan,  # what each column becomes
+    y: np.ndarray,  # class codes or values
+) -> list[str]:  # as `SharedFits` takes them
+    "Styles of features that candidates will want; without texts and pictures, those of all models of plain columns."
+    if not plan.of_kind("text", "image"):
+        return list(TABLE_STYLES)
+    return list(dict.fromkeys(spec.style for spec in line_up_for(problem, plan, y, readable=False)))
 
 
 def line_up_table(

@@ -298,10 +298,9 @@ def versions_of(
 # %% ../../nbs/54_training.model.ipynb #55e3de92
 def _fit_on_scale(spec: ModelSpec, rows: pd.DataFrame, y: np.ndarray, plan: FeaturePlan, target: Target, seed: int) -> tuple[Any, list[str]]:
     "A blend of one member that has learnt from all rows, since a pipeline knows no other scale of the target."
-    every = np.arange(len(rows))
     alone = recipe(spec.name, spec.base or spec.name, dict(spec.params), 1.0, [{}], scale=spec.scale)
     kind = BlendClassifier if target.classes else BlendRegressor
-    return fit_estimator(kind([alone], plan.to_dict(), [(every, every[:1])], random_state=seed), rows, y)
+    return fit_estimator(kind([alone], plan.to_dict(), 1, random_state=seed), rows, y)
 
 
 def _known_of(plan: FeaturePlan, style: str, rows: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:

@@ -271,14 +271,9 @@ def comparison_sentence(
 def choice_sentence(
     found: Comparison,  # from `compared` or `with_ensemble`
 ) -> Sentence:
-    "Why the chosen model was chosen, and the simplest that is as good as the best."
-    told, made = [found.why], found.ensemble
-    if made is not None and not made.used:
-        told.append(made.why)
-    if found.simplest != found.chosen and f"simpler `{found.simplest}`" not in found.why:
-        score, folds = number(found.score(found.simplest)[found.metric]), plural(found.folds["fold"].nunique(), "fold")
-        told.append(f'The simplest that {folds} cannot tell from the best is `{found.simplest}` ({score}): `choose = "simplest"` would take that one.')
-    return Sentence(" ".join(told))
+    "Why the chosen model was chosen, with the simplest that is as good as the best, and why there is no ensemble where it was asked for."
+    made = found.ensemble
+    return Sentence(found.why if made is None or made.used else f"{found.why} {made.why}")
 
 # %% ../../nbs/55_training.plots.ipynb #28fae062
 def gain_sentence(
@@ -316,7 +311,8 @@ def tell(
     for said in found.warnings.get(found.chosen, []):
         stage.finding("warning while fitting", f"{found.chosen}: {said}", "note")
     for note in found.notes:
-        stage.finding("comparison cut short", note, "warning", proposal="raise constraints.time_budget_s, or name fewer models")
+        more = "constraints.memory_gb" if "memory limit" in note else "constraints.time_budget_s"
+        stage.finding("comparison cut short", note, "warning", proposal=f"raise {more}, or name fewer models")
     if "dummy" in rows.index and not rows.loc["dummy", "error"] and not rows.loc["dummy", "p_value"] <= 0.05:
         what = f"{found.chosen} cannot be told from a model that looks at no column"
         stage.finding("no gain", what, "stop", proposal="look for columns that say something about the target")

@@ -20,7 +20,7 @@ from ..core.settings import settings
 from ..core.show import escape, percent, plural
 
 # %% auto #0
-__all__ = ['filter_rows', 'describe_columns', 'Page', 'page_of', 'StaticTable', 'table_view']
+__all__ = ['MOST_COLUMNS', 'filter_rows', 'describe_columns', 'Page', 'page_of', 'StaticTable', 'table_view']
 
 # %% ../../nbs/95_widgets.table.ipynb #f2bbd949
 _CONDITION = re.compile(r"^\s*(?P<column>.+?)\s*(?P<operator>>=|<=|!=|==|=|>|<|~)\s*(?P<value>.*?)\s*$")
@@ -189,9 +189,12 @@ def _openings(page: Page) -> list[str]:
     return tags
 
 
+MOST_COLUMNS = 60  # of a table that nobody can page through
+
+
 def _static_html(frame: pd.DataFrame, title: str, rows: int) -> str:
-    "The first rows as HTML."
-    page = page_of(frame.iloc[:rows], size=max(rows, 1))
+    "The first rows and columns as HTML."
+    page = page_of(frame.iloc[:rows, :MOST_COLUMNS], size=max(rows, 1))
     names = "".join(f"<th{' class=num' if c['numeric'] else ''} style='{_side(c)}'>{escape(c['name'])}</th>" for c in page.columns[1:])
     opening = _openings(page)
     words = [{"True": "yes", "False": "no"} if c["kind"].startswith("yes") else {} for c in page.columns[1:]]
@@ -200,7 +203,8 @@ def _static_html(frame: pd.DataFrame, title: str, rows: int) -> str:
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     heading = f"<div class='mlbench-title' style='font-weight:600'>{escape(title)}</div>" if title else ""
     many = f"first {plural(rows, 'row')} of {len(frame):,}" if rows < len(frame) else plural(len(frame), "row")
-    note = f"{many}, {plural(frame.shape[1], 'column')}"
+    hidden = frame.shape[1] - MOST_COLUMNS
+    note = f"{many}, " + (f"first {MOST_COLUMNS} of {frame.shape[1]:,} columns ({hidden:,} not shown)" if hidden > 0 else plural(frame.shape[1], "column"))
     style = "<div class='mlbench-table' style='overflow-x:auto'>"
     return f"{style}{heading}<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table><div class='mlbench-note' style='opacity:.7'>{note}</div></div>"
 

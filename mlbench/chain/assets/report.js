@@ -48,6 +48,56 @@ function wrapAxis(layout, width) {
   if (cut > 0) layout.xaxis.title = Object.assign({}, layout.xaxis.title, { text: `${text.slice(0, cut)}<br>${text.slice(cut + 1)}` });
 }
 
+// The titles above the parts of a figure get as much room as their part is wide, or they would run into each other: two lines for each of theirs, and the figure grows.
+function wrapParts(layout, width) {
+  const parts = (layout.annotations || []).filter((a) => !a.showarrow && a.xref === "paper" && a.yref === "paper" && a.xanchor === "center" && a.yanchor === "bottom" && a.text);
+  const columns = new Set(parts.map((a) => a.x)).size, sides = (layout.margin?.l ?? 64) + (layout.margin?.r ?? 24);
+  if (columns < 2) return;
+  let more = 0;
+  for (const part of parts) {
+    const size = part.font?.size ?? 16, room = Math.max(10, Math.floor((width - sides) / columns / (0.58 * size)));
+    const before = part.text.split("<br>");
+    const lines = before.flatMap((line) => {
+      const bold = /^<b>.*<\/b>$/.test(line), words = line.replace(/<\/?b>/g, "");
+      if (words.length <= room || words.includes("<")) return [line];
+      const cut = brokenInto(words, room).map((w) => (w.length > room ? w.slice(0, room - 1) + "…" : w));
+      const kept = cut.length > 2 ? [cut[0], cut[1].slice(0, room - 1).replace(/…$/, "") + "…"] : cut;
+      return kept.map((w) => (bold ? `<b>${w}</b>` : w));
+    });
+    part.text = lines.join("<br>");
+    more = Math.max(more, (lines.length - before.length) * Math.round(1.3 * size));
+  }
+  wrapAxes(layout, (width - sides) / columns);
+  if (more) makeRoom(layout, parts, more);
+}
+
+// The names of their axes as well.
+function wrapAxes(layout, room) {
+  let below = 0;
+  for (const [key, axis] of Object.entries(layout)) {
+    const text = /^xaxis\d*$/.test(key) ? axis.title?.text ?? "" : "", size = axis?.title?.font?.size ?? 14;
+    const lines = text.includes("<") ? [text] : brokenInto(text, Math.max(10, Math.floor(room / (0.58 * size))));
+    if (lines.length > 1) axis.title = Object.assign({}, axis.title, { text: lines.join("<br>") });
+    below = Math.max(below, (lines.length - 1) * Math.round(1.3 * size));
+  }
+  layout.margin = Object.assign({}, layout.margin, { b: (layout.margin?.b ?? 52) + below });
+  layout.height = (layout.height || 420) + below;
+}
+
+// So many pixels above each row of parts; what is drawn keeps its size.
+function makeRoom(layout, parts, more) {
+  const top = layout.margin?.t ?? 64, height = layout.height || 420, inner = height - top - (layout.margin?.b ?? 52);
+  const rows = [...new Set(parts.map((a) => a.y))].sort((a, b) => b - a), grown = inner + more * (rows.length - 1);
+  const row = (place) => rows.reduce((best, y, n) => (Math.abs(y - place) < Math.abs(rows[best] - place) ? n : best), 0);
+  const moved = (place, n) => Math.max(0, 1 - ((1 - place) * inner + n * more) / grown);
+  for (const [key, axis] of Object.entries(layout)) {
+    if (/^yaxis\d*$/.test(key) && axis.domain) axis.domain = axis.domain.map((place) => moved(place, row(axis.domain[1])));
+  }
+  for (const part of parts) part.y = moved(part.y, row(part.y));
+  layout.margin = Object.assign({}, layout.margin, { t: top + more });
+  layout.height = height + more * rows.length;
+}
+
 function themed(layout, width) {
   const copy = JSON.parse(JSON.stringify(layout || {}));
   const ink = dark() ? "#c8d1db" : "#1f2933", line = dark() ? "#2f3945" : "#e4e8ee";
@@ -56,6 +106,7 @@ function themed(layout, width) {
   copy.modebar = Object.assign({ bgcolor: dark() ? "rgba(25,33,42,.9)" : "rgba(255,255,255,.9)", color: dark() ? "#7c8998" : "#8b97a6", activecolor: dark() ? "#79aee8" : "#3266a8" }, copy.modebar);
   delete copy.width;
   copy.autosize = true;
+  wrapParts(copy, width);
   wrapTitle(copy, width);
   wrapAxis(copy, width);
   if (dark()) {
