@@ -5,6 +5,7 @@
 # %% ../../nbs/53_training.room.ipynb #6b6a6438
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from ..models.registry import ModelSpec
 from .arena import LIGHT, Arena, Entry
 
 # %% auto #0
-__all__ = ['NEEDS', 'UNKNOWN', 'BINS', 'SUM', 'NODE', 'Need', 'tree_nodes', 'fit_gb', 'memory_left', 'gb_in', 'leave_out_large']
+__all__ = ['NEEDS', 'UNKNOWN', 'BINS', 'SUM', 'NODE', 'WORDS', 'PICTURE', 'Need', 'tree_nodes', 'fit_gb', 'memory_left', 'gb_in',
+           'leave_out_large']
 
 # %% ../../nbs/53_training.room.ipynb #482093a6
 @dataclass(frozen=True)
@@ -41,10 +43,15 @@ NEEDS = {
     "svm": Need(2.0, 0.05),
     "mlp": Need(3.0, 0.02),
     "tabm": Need(2.0, 0.15),
+    "word_linear": Need(1.0),
+    "patch_linear": Need(1.0),
+    "word_bag": Need(2.0, 0.2),
+    "network": Need(2.0, 0.4),
 }
 UNKNOWN = Need(3.0)  # of a model of one's own
 BINS, SUM = 256, 16  # bins of a column, and bytes of each
 NODE = 64  # bytes of a node in a forest, without what it says
+WORDS, PICTURE = 256, (96, 96, 3)  # ids of a text, and sides of a picture, at most
 
 # %% ../../nbs/53_training.room.ipynb #ecc4576b
 def tree_nodes(
@@ -79,7 +86,10 @@ def fit_gb(
 
 # %% ../../nbs/53_training.room.ipynb #44564eef
 def _features(arena: Arena, style: str) -> int:
-    "Columns that models of a style see; sparse ones are counted as what is stored of them."
+    "Columns of eight bytes that models of a style see; sparse ones are counted as what is stored of them."
+    if style == "parts":  # bytes of pixels, ids of four bytes
+        pixels = sum(math.prod(c.shape or PICTURE) for c in arena.plan.columns if c.use and c.kind == "image")
+        return len(arena.plan.inputs) + (pixels + 4 * WORDS * len(arena.plan.of_kind("text"))) // 8
     made = arena.plan.width(style)
     return min(made, 4 * len(arena.plan.inputs)) if style == "linear" and arena.plan.is_sparse(style) else made
 
