@@ -204,9 +204,9 @@ def lengths_figure(
 
     there = look.lengths[look.lengths > 0]
     middle, most = (int(np.percentile(there, p)) for p in (50, 95)) if len(there) else (0, 0)
-    end = max(2 * most, 10)
-    counts, edges = np.histogram(np.minimum(there, end), bins=min(40, end), range=(0, end))
-    figure = go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, width=np.diff(edges), marker_color=GOOD, name="texts"))
+    wide = max(1, -(-2 * most // 40))
+    bars = np.bincount(np.minimum((there - 1) // wide, 2 * most // wide), minlength=1) if len(there) else np.zeros(1, dtype=int)
+    figure = go.Figure(go.Bar(x=wide * np.arange(len(bars)) + (wide + 1) / 2, y=bars, width=wide, marker_color=GOOD, name="texts"))
     figure.add_vline(x=min(most, 256), line_dash="dot", line_color=BAD, annotation_text="networks read so far")
     longest = int(there.max()) if len(there) else 0
     title = f"{look.name}: half of the texts have up to {middle:,} words, 95 % up to {most:,}, the longest {longest:,}"
@@ -325,7 +325,7 @@ def text_figures(
     classes = look.target.classes or ()
     for texts in text_looks(look)[:most]:
         out[f"lengths of {texts.name}"] = lengths_figure(texts)
-        if len(texts.languages.drop(UNSURE, errors="ignore")) > 1:
+        if (texts.languages.drop(UNSURE, errors="ignore") >= 0.02).sum() > 1:
             out[f"languages of {texts.name}"] = languages_figure(texts)
         if (texts.repeated >= 0).any():
             out[f"repeated texts of {texts.name}"] = repeated_figure(texts, look.y, classes)
