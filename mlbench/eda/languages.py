@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,11 +86,12 @@ def languages_of(
     "The language that each text looks like."
     out = []
     for text, script in zip(texts, scripts_of(texts)):
-        hits = [0] * len(_LANGUAGES)
-        for word in LETTERS.findall(text[:LOOKED_AT].lower()):
+        hits, kinds = [0] * len(_LANGUAGES), [0] * len(_LANGUAGES)
+        for word, times in Counter(LETTERS.findall(text[:LOOKED_AT].lower())).items():
             for n in _SAID_BY.get(word, ()):
-                hits[n] += 1
+                hits[n] += times
+                kinds[n] += 1
         best, second = sorted(hits, reverse=True)[:2]
-        told = _LANGUAGES[hits.index(best)] if best >= 2 and best > second else UNSURE
+        told = _LANGUAGES[hits.index(best)] if best > second and kinds[hits.index(best)] >= 2 else UNSURE
         out.append(_SCRIPT_LANGUAGE.get(script, told) if script else UNSURE)
     return out

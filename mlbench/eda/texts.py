@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['SAMPLE', 'MOST_COLUMNS', 'folded', 'words_in', 'TextLook', 'text_looks', 'text_findings', 'lengths_figure',
+__all__ = ['SAMPLE', 'SPOKEN', 'MOST_COLUMNS', 'folded', 'words_in', 'TextLook', 'text_looks', 'text_findings', 'lengths_figure',
            'languages_figure', 'repeated_figure', 'vocabulary_figure', 'telling_words', 'words_figure', 'text_figures']
 
 # %% ../../nbs/24_eda.texts.ipynb #1330a0de
@@ -139,10 +139,13 @@ def _long_texts(look: TextLook) -> Iterator[Finding]:
         yield Finding("long texts", what, "note", {"words_95": most, "longest": longest}, "Look at it: it may be several records in one", [look.name])
 
 # %% ../../nbs/24_eda.texts.ipynb #6b6996d6
+SPOKEN = 0.05  # share of the texts from which on a language is one of the column's
+
+
 def _languages(look: TextLook) -> Iterator[Finding]:
     "Several languages, or a script without blanks."
     sure = look.languages.drop(UNSURE, errors="ignore")
-    some = sure[sure >= 0.02]
+    some = sure[sure >= SPOKEN]
     unspaced = [name for name in some.index if name in UNSPACED]
     if unspaced:
         what = f"`{look.name}` looks like {' and '.join(unspaced)} in {percent(float(some[unspaced].sum()))} of the texts, which have no blanks between words"
@@ -325,7 +328,7 @@ def text_figures(
     classes = look.target.classes or ()
     for texts in text_looks(look)[:most]:
         out[f"lengths of {texts.name}"] = lengths_figure(texts)
-        if (texts.languages.drop(UNSURE, errors="ignore") >= 0.02).sum() > 1:
+        if (texts.languages.drop(UNSURE, errors="ignore") >= SPOKEN).sum() > 1:
             out[f"languages of {texts.name}"] = languages_figure(texts)
         if (texts.repeated >= 0).any():
             out[f"repeated texts of {texts.name}"] = repeated_figure(texts, look.y, classes)
