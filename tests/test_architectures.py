@@ -116,6 +116,20 @@ def test_each_is_written_as_a_graph_that_answers_the_same(name):
     assert network_difference(network, {field: v[:1] for field, v in values.items()}) < 1e-4
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_can_be_trained_with_numbers_of_sixteen_bits(name):
+    network, batch = network_of(name, dropout=0.0), tensors(rows_of(NETWORKS[name].kind))
+    plain = network.eval().features(batch).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        short = network.features(batch)
+    assert (short.float() - plain).abs().mean() < 0.05 * max(float(plain.std()), 0.1)
+    set_generators(network.train(), 0, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = network(batch)
+    nn.functional.cross_entropy(scores.float(), torch.arange(32) % 2).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
 def test_two_networks_trained_side_by_side_come_to_the_same_as_one_after_the_other():
     batch, goal, found = tensors(rows_of("table")), torch.arange(32) % 2, {}
 

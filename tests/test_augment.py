@@ -19,6 +19,7 @@ from mlbench.models.augment import (
     beta_shares,
     between_neighbours,
     cut_out,
+    learned_synonyms,
     moved,
     paraphrases,
     rand_augmented,
@@ -300,3 +301,24 @@ def test_variants_stand_beside_the_image_that_they_came_from():
     sheet = variants(Augment(("rotate", "mixup"), classes=10), images, copies=3, seed=2)
     assert sheet.shape == (5, 4, 8, 8) and np.array_equal(sheet[:, 0], images)
     assert all(np.corrcoef(sheet[i, 0].ravel(), sheet[i, k].ravel())[0, 1] > 0.5 for i in range(5) for k in range(1, 4))
+
+
+def test_like_words_are_taken_out_of_a_fitted_network_and_used_by_the_next():
+    from mlbench.data.parts import Part, record_of
+    from mlbench.models.deep import DeepClassifier
+
+    random = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    words = np.where(np.arange(6) < random.integers(3, 7, 200)[:, None], 2 + 4 * y[:, None] + random.integers(0, 4, (200, 6)), 0)
+    parts = (Part("tokens said", "tokens", "said", (6,), 10),)
+    record = record_of(parts, [words])
+    settings = {"network": "mean", "embedding": 8, "max_epochs": 15, "random_state": 0, "batch_size": 20, "learning_rate": 2e-2, "parts": parts}
+    first = DeepClassifier(**settings, augment="none").fit(record, y)
+    table = learned_synonyms(first, most=3)
+    assert list(table) == ["tokens said"] and table["tokens said"].shape == (10, 3)
+    alike = [int(other) for word in range(2, 6) for other in table["tokens said"][word] if other]
+    assert alike and set(alike) <= {2, 3, 4, 5}, "words of one class are alike, and not like those of the other"
+    again = DeepClassifier(**settings, augment=Augment(("synonyms",), synonyms=table)).fit(record, y)
+    assert again.score(record, y) > 0.95 and not np.array_equal(again.model_, first.model_)
+    with pytest.raises(UsageError, match="no embeddings"):
+        learned_synonyms(DeepClassifier(max_epochs=1).fit(random.normal(size=(60, 2)), y[:60]))

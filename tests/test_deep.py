@@ -180,6 +180,7 @@ def test_words_that_were_never_seen_are_unknown_words(fitted):
     assert np.isfinite(bare.predict_proba(record_of(PARTS[1:2], [np.full((2, 5), 10**6)]))).all()
 
 
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_plain_arrays_are_taken_for_what_they_are():
     random = np.random.default_rng(0)
     shade = random.integers(0, 200, 60)
@@ -243,6 +244,14 @@ def test_rows_of_other_shapes_are_refused_in_words(fitted):
         DeepClassifier(**QUICK | {"network": "nothing"}).fit(X, y)
     with pytest.raises(UsageError, match="no loss 'crossentropy'"):
         DeepClassifier(**QUICK, loss="crossentropy").fit(X, y)
+
+
+def test_short_numbers_and_other_optimisers_learn_too():
+    X, y, _ = mixed()
+    for settings in ({"precision": "bf16"}, {"optimizer": "sgd", "learning_rate": 0.1}, {"average": 0.9}, {"loss": "focal"}, {"schedule": "cosine"}):
+        assert DeepClassifier(**EASY | settings).fit(X, y).score(X, y) > 0.65, settings
+    with pytest.raises(UsageError, match="precision='half', expected auto, fp32, bf16 or fp16"):
+        DeepClassifier(**QUICK, precision="half").fit(X, y)
 
 
 def test_weights_of_classes_move_the_answers():

@@ -13,7 +13,7 @@ from sklearn.naive_bayes import GaussianNB
 from mlbench.core.errors import DataError, UsageError
 from mlbench.data.parts import Part, record_of
 from mlbench.models.augment import smote
-from mlbench.models.gains import MoreRows, folds_of, gains_of, paired_gain, setting_gains, told
+from mlbench.models.gains import MoreRows, folds_of, gains_of, paired_gain, setting_gains, shared_ratio, told
 
 
 def data(rows=120, seed=0, **more):
@@ -77,6 +77,16 @@ def test_records_are_rows_too():
 
     table = gains_of({"a": OnRecords(), "b": OnRecords(var_smoothing=1.0)}, record, y, folds=2)
     assert (table["score"] > 0.5).all()
+
+
+def test_folds_that_are_turned_round_share_the_rows_tested():
+    X, y = data()
+    cut = folds_of(y, 6)
+    turned = [(b, a) for a, b in cut]
+    assert np.isclose(shared_ratio(cut), 0.2) and np.isclose(shared_ratio(turned), 0.2)
+    table = gains_of({"a": GaussianNB(), "b": GaussianNB(var_smoothing=0.5)}, X, y, folds=turned)
+    half = {ratio: paired_gain([0.1, 0.3, 0.2], [0, 0, 0], ratio).high - 0.2 for ratio in (0.2, 5.0)}
+    assert half[5.0] > 2 * half[0.2] and table["high"][1] - table["gain"][1] < 0.5
 
 
 def test_folds_that_cannot_be_cut_and_candidates_that_do_not_exist():

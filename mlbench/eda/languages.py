@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,15 +51,15 @@ _COMMON = {
     "English": "the and of to is in that it for was with on as are this be but not you have they his her at from or an by we were",
     "German": "der die das und ist nicht ein eine zu den mit von sich auf für dem es ich auch war sie wir aber wie nur noch",
     "French": "le la les et est des une un du que pas pour dans qui ce il sur au avec mais je sont nous vous très cette",
-    "Spanish": "el la los las y es que de en un una por con no para se del al lo como más pero muy fue su",
-    "Italian": "il la che di e è un una per non in sono con del della le si come ma più anche questo molto gli ho",
-    "Portuguese": "o a os as e é que de em um uma por com não para se do da no na mais mas muito foi ao",
+    "Spanish": "el la los las es que de en un una por con no para se del al lo como más pero muy fue su",
+    "Italian": "il la che di è un una per non in sono con del della le si come ma più anche questo molto gli ho",
+    "Portuguese": "os as é que de em um uma por com não para se do da no na mais mas muito foi ao",
     "Dutch": "de het een en van is dat niet in op te met voor zijn er maar ook aan als was ik bij naar heel deze",
     "Swedish": "och att det är en som på av för med den inte jag till har om var men ett så vi de från mycket",
     "Danish or Norwegian": "og at det er en som på af av for med den ikke jeg til har om var men et så vi de fra meget",
-    "Polish": "i w na z się nie to jest że do jak ale po co tak za od jego tym już tylko bardzo dla przez są",
-    "Czech": "a je se v na že to s z do jako ale za by po jsem si tak jsou který byl velmi pro není",
-    "Turkish": "ve bir bu da de için çok ile ne gibi ama daha var olan olarak kadar sonra en ben değil mi o her",
+    "Polish": "na się nie to jest że do jak ale po co tak za od jego tym już tylko bardzo dla przez są",
+    "Czech": "je se na že to do jako ale za by po jsem si tak jsou který byl velmi pro není",
+    "Turkish": "ve bir bu da de için çok ile ne gibi ama daha var olan olarak kadar sonra en ben değil mi her",
     "Finnish": "ja on ei se että oli hän ovat mutta kun niin myös joka ole tämä kuin hyvin vain tai sen minä",
     "Russian": "и в не на что он с как это по но из я за так же был все она то к у было очень для",
     "Ukrainian": "і в не на що з як це до та але за я він у так є від для дуже вже його її про був",
@@ -85,11 +86,12 @@ def languages_of(
     "The language that each text looks like."
     out = []
     for text, script in zip(texts, scripts_of(texts)):
-        hits = [0] * len(_LANGUAGES)
-        for word in LETTERS.findall(text[:LOOKED_AT].lower()):
+        hits, kinds = [0] * len(_LANGUAGES), [0] * len(_LANGUAGES)
+        for word, times in Counter(LETTERS.findall(text[:LOOKED_AT].lower())).items():
             for n in _SAID_BY.get(word, ()):
-                hits[n] += 1
+                hits[n] += times
+                kinds[n] += 1
         best, second = sorted(hits, reverse=True)[:2]
-        told = _LANGUAGES[hits.index(best)] if best >= 2 and best > second else UNSURE
+        told = _LANGUAGES[hits.index(best)] if best > second and kinds[hits.index(best)] >= 2 else UNSURE
         out.append(_SCRIPT_LANGUAGE.get(script, told) if script else UNSURE)
     return out

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['SAMPLE', 'MOST_COLUMNS', 'folded', 'words_in', 'TextLook', 'text_looks', 'text_findings', 'lengths_figure',
+__all__ = ['SAMPLE', 'SPOKEN', 'MOST_COLUMNS', 'folded', 'words_in', 'TextLook', 'text_looks', 'text_findings', 'lengths_figure',
            'languages_figure', 'repeated_figure', 'vocabulary_figure', 'telling_words', 'words_figure', 'text_figures']
 
 # %% ../../nbs/24_eda.texts.ipynb #1330a0de
@@ -139,10 +139,13 @@ def _long_texts(look: TextLook) -> Iterator[Finding]:
         yield Finding("long texts", what, "note", {"words_95": most, "longest": longest}, "Look at it: it may be several records in one", [look.name])
 
 # %% ../../nbs/24_eda.texts.ipynb #6b6996d6
+SPOKEN = 0.05  # share of the texts from which on a language is one of the column's
+
+
 def _languages(look: TextLook) -> Iterator[Finding]:
     "Several languages, or a script without blanks."
     sure = look.languages.drop(UNSURE, errors="ignore")
-    some = sure[sure >= 0.02]
+    some = sure[sure >= SPOKEN]
     unspaced = [name for name in some.index if name in UNSPACED]
     if unspaced:
         what = f"`{look.name}` looks like {' and '.join(unspaced)} in {percent(float(some[unspaced].sum()))} of the texts, which have no blanks between words"
@@ -204,9 +207,9 @@ def lengths_figure(
 
     there = look.lengths[look.lengths > 0]
     middle, most = (int(np.percentile(there, p)) for p in (50, 95)) if len(there) else (0, 0)
-    end = max(2 * most, 10)
-    counts, edges = np.histogram(np.minimum(there, end), bins=min(40, end), range=(0, end))
-    figure = go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, width=np.diff(edges), marker_color=GOOD, name="texts"))
+    wide = max(1, -(-2 * most // 40))
+    bars = np.bincount(np.minimum((there - 1) // wide, 2 * most // wide), minlength=1) if len(there) else np.zeros(1, dtype=int)
+    figure = go.Figure(go.Bar(x=wide * np.arange(len(bars)) + (wide + 1) / 2, y=bars, width=wide, marker_color=GOOD, name="texts"))
     figure.add_vline(x=min(most, 256), line_dash="dot", line_color=BAD, annotation_text="networks read so far")
     longest = int(there.max()) if len(there) else 0
     title = f"{look.name}: half of the texts have up to {middle:,} words, 95 % up to {most:,}, the longest {longest:,}"
@@ -325,7 +328,7 @@ def text_figures(
     classes = look.target.classes or ()
     for texts in text_looks(look)[:most]:
         out[f"lengths of {texts.name}"] = lengths_figure(texts)
-        if len(texts.languages.drop(UNSURE, errors="ignore")) > 1:
+        if (texts.languages.drop(UNSURE, errors="ignore") >= SPOKEN).sum() > 1:
             out[f"languages of {texts.name}"] = languages_figure(texts)
         if (texts.repeated >= 0).any():
             out[f"repeated texts of {texts.name}"] = repeated_figure(texts, look.y, classes)

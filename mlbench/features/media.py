@@ -108,7 +108,7 @@ def sheet_figure(
 
     down, across = tiles.shape[:2]
     sheet = mosaic(tiles)
-    figure = figure_layout(go.Figure(), title, height=int(110 + 620 * sheet.shape[0] / max(sheet.shape[1], 1)) if across > 2 * down else 150 + 70 * down)
+    figure = figure_layout(go.Figure(), title, height=130 + min(int(1_000 * sheet.shape[0] / max(sheet.shape[1], 1)), 90 * down))
     figure.add_layout_image(source=data_uri(sheet), xref="x", yref="y", x=0, y=0, sizex=across, sizey=down, layer="below")
     figure.update_xaxes(visible=False, range=[0, across]).update_yaxes(visible=False, range=[down, 0], scaleanchor="x", constrain="domain")
     notes = [(n + 0.5, 0.0, "bottom", word) for n, word in enumerate(above)]

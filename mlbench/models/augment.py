@@ -21,8 +21,8 @@ from ..core.errors import DataError, UsageError, did_you_mean
 # %% auto #0
 __all__ = ['OPERATIONS', 'NAMES', 'drawn', 'moved', 'mirrored', 'turned', 'coloured', 'squares', 'cut_out', 'rand_augmented',
            'beta_shares', 'as_shares', 'blended', 'closed_up', 'without_words', 'with_swaps', 'synonym_table',
-           'with_synonyms', 'paraphrases', 'with_paraphrases', 'between_neighbours', 'smote', 'kind_of', 'Augment',
-           'usual_names', 'augment_of', 'variants']
+           'with_synonyms', 'learned_synonyms', 'paraphrases', 'with_paraphrases', 'between_neighbours', 'smote',
+           'kind_of', 'Augment', 'usual_names', 'augment_of', 'variants']
 
 # %% ../../nbs/46_models.augment.ipynb #67ca3d8f
 def drawn(
@@ -296,6 +296,24 @@ def with_synonyms(
     count = (others > 0).sum(dim=2) * (tokens < len(table))
     other = others.gather(2, (draws[1] * count).long().unsqueeze(2)).squeeze(2)
     return torch.where((draws[0] < share) & (count > 0), other.to(tokens.dtype), tokens)
+
+# %% ../../nbs/46_models.augment.ipynb #3aaa6ade
+def learned_synonyms(
+    estimator: Any,  # fitted, with `torch_network()` and `parts_`, such as DeepClassifier
+    most: int = 5,  # words for each word
+    least: float = 0.6,  # cosine from which on two words are alike
+) -> dict[str, np.ndarray]:  # part -> table of `synonym_table`, for `Augment`
+    "Like words, as a fitted network sees them; raises `UsageError` when it has no words."
+    network, found = estimator.torch_network(), {}
+    encoders = dict(zip(network.names, network.encoders))
+    for part in estimator.parts_:
+        tables = [m for m in encoders[part.name].modules() if isinstance(m, torch.nn.Embedding)] if part.kind == "tokens" else []
+        fitting = [m.weight.detach().cpu().numpy() for m in tables if m.num_embeddings == max(part.size, 2)]
+        if fitting:
+            found[part.name] = synonym_table(fitting[0], most, least)
+    if not found:
+        raise UsageError(f"{type(estimator).__name__} has no embeddings of words. Fit it on rows with texts, or give embeddings to synonym_table.")
+    return found
 
 # %% ../../nbs/46_models.augment.ipynb #c1e201f5
 def paraphrases(

@@ -246,9 +246,11 @@ def _outputs(self: _Deep, X: Any) -> np.ndarray:
     answers, network, fields = [], self._library_model(), {p.name: torch.from_numpy(np.ascontiguousarray(record[p.name])) for p in self.parts_}
     if all(p.kind == "table" for p in self.parts_):
         network, fields = copy.deepcopy(network).double(), {name: values.double() for name, values in fields.items()}
+    elif self.device != "cpu" and torch.cuda.is_available():
+        network, fields = copy.deepcopy(network).cuda(), {name: values.cuda() for name, values in fields.items()}
     with one_thread(), torch.inference_mode():
         for start in range(0, len(record), AT_ONCE):
-            answers.append(network({name: values[start : start + AT_ONCE] for name, values in fields.items()}).double().numpy())
+            answers.append(network({name: values[start : start + AT_ONCE] for name, values in fields.items()}).double().cpu().numpy())
     return np.concatenate(answers)
 
 

@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.errors import DataError, UsageError, did_you_mean
 
 # %% auto #0
-__all__ = ['Gain', 'paired_gain', 'folds_of', 'gains_of', 'setting_gains', 'told', 'Around', 'tags_of', 'MoreRows']
+__all__ = ['Gain', 'paired_gain', 'folds_of', 'shared_ratio', 'gains_of', 'setting_gains', 'told', 'Around', 'tags_of',
+           'MoreRows']
 
 # %% ../../nbs/45_models.gains.ipynb #d1c95b38
 class Gain(NamedTuple):
@@ -70,7 +71,16 @@ def folds_of(
     way = StratifiedKFold if classes else KFold
     return list(way(folds, shuffle=True, random_state=seed).split(np.zeros(len(y)), y))
 
-# %% ../../nbs/45_models.gains.ipynb #5f5ee901
+# %% ../../nbs/45_models.gains.ipynb #86d3ca1a
+def shared_ratio(
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],  # positions to train on and to test on
+) -> float:  # what `paired_gain` adds to one over the number of folds
+    "How much folds have in common: rows tested over rows trained on, or the other way round where no training row is used twice."
+    ratio = float(np.mean([len(b) / len(a) for a, b in folds]))
+    trained = np.concatenate([a for a, _ in folds])
+    return ratio if len(np.unique(trained)) < len(trained) else min(ratio, 1 / ratio)
+
+# %% ../../nbs/45_models.gains.ipynb #43c9e8b1
 def gains_of(
     candidates: Mapping[str, Any],  # name -> estimator, none of them fitted or changed
     X: Any,  # rows
@@ -85,8 +95,7 @@ def gains_of(
     if against not in candidates or len(candidates) < 2:
         raise UsageError(f"gains_of found against={against!r} among {len(candidates)} candidates. {did_you_mean(against, candidates)} Two are needed at least.")
     cut = folds_of(y, folds, is_classifier(candidates[against]), seed)
-    ratio = float(np.mean([len(b) / len(a) for a, b in cut]))
-    y = np.asarray(y)
+    ratio, y = shared_ratio(cut), np.asarray(y)
     scores = {name: cross_val_score(e, X, y, cv=cut, scoring=scoring, error_score="raise") for name, e in candidates.items()}
     rows = []
     for name, own in scores.items():

@@ -24,6 +24,7 @@ from ..data.parts import Part, as_record
 from .gains import MoreRows, gains_of
 from .layers import made, mixed
 from .lazymodel import KeptModel
+from .loop import device_of
 from .neural import one_thread
 from .rounds import asked_to_end
 
@@ -115,10 +116,10 @@ class _Making:
     step: int = 0
 
 
-def _begin(settings: MakingSettings, classes: int, shape: tuple[int, int, int], seed: int) -> _Making:
+def _begin(settings: MakingSettings, classes: int, shape: tuple[int, int, int], seed: int, device: Any = "cpu") -> _Making:
     "Networks with first weights."
-    maker = made(lambda: Maker(settings.latent, classes, shape, settings.width), seed)
-    judge = made(lambda: Judge(classes, shape, settings.width), mixed(seed, 1))
+    maker = made(lambda: Maker(settings.latent, classes, shape, settings.width), seed).to(device)
+    judge = made(lambda: Judge(classes, shape, settings.width), mixed(seed, 1)).to(device)
     adam = [torch.optim.Adam(n.parameters(), lr=settings.learning_rate, betas=(0.5, 0.99), fused=True) for n in (maker, judge)]
     return _Making(maker, judge, copy.deepcopy(maker), (adam[0], adam[1]))
 
@@ -134,9 +135,9 @@ def _learn(adam: torch.optim.Optimizer, loss: Tensor, weights: list[nn.Parameter
 def _step(state: _Making, images: Tensor, classes: Tensor, settings: MakingSettings, seed: int) -> tuple[float, float]:
     "One step of both networks; the losses of judge and maker."
     chance = torch.Generator().manual_seed(mixed(seed, state.step + 2))
-    rows = torch.randint(len(images), (settings.batch_size,), generator=chance)
+    rows = torch.randint(len(images), (settings.batch_size,), generator=chance).to(images.device)
     real, said = images[rows], classes[rows]
-    noise = torch.randn((len(rows), settings.latent), generator=chance)
+    noise = torch.randn((len(rows), settings.latent), generator=chance).to(images.device)
     fake = state.maker(noise, said)
     scores = state.judge(real, said), state.judge(fake.detach(), said)
     wanted = torch.full_like(scores[0], settings.sure)
@@ -169,7 +170,7 @@ def _go_on(state: _Making, piece: InnerPiece) -> None:
         return
     for n, adam in enumerate(state.optimizers):
         for k, weight in enumerate(adam.param_groups[0]["params"]):
-            adam.state[weight] = {name: torch.from_numpy(kept[f"adam{n}.{k}.{name}"]) for name in ("step", "exp_avg", "exp_avg_sq")}
+            adam.state[weight] = {name: torch.from_numpy(kept[f"adam{n}.{k}.{name}"]).to(weight.device) for name in ("step", "exp_avg", "exp_avg_sq")}
     for name, network in (("maker", state.maker), ("judge", state.judge), ("average", state.average)):
         network.load_state_dict({k: torch.from_numpy(kept[f"{name}.{k}"]) for k in network.state_dict()})
     state.step, state.history = kept["step"], kept["history"]
@@ -180,15 +181,15 @@ EVERY = 50  # steps between two lines of the history
 
 
 def train_maker(
-    images: Tensor,  # (rows, channels, height, width) from -1 to 1
+    images: Tensor,  # (rows, channels, height, width) from -1 to 1, on the device that trains
     classes: Tensor,  # (rows, classes) with a one in each row; (rows, 0) for none
-    settings: MakingSettings,
+    settings: MakingSettings,  # how
     seed: int,  # of first weights and of every step
 ) -> tuple[Maker, list[dict[str, float]]]:  # the running mean, and the losses on the way
     "Train both networks; raises `StageError` when the losses leave all bounds."
     shape = (*images.shape[2:], images.shape[1])
-    state = _begin(settings, classes.shape[1], (shape[0], shape[1], shape[2]), seed)
-    whole = {"images": images.numpy(), "classes": classes.numpy(), "settings": asdict(settings) | {"seed": seed, "torch": torch.__version__}}
+    state = _begin(settings, classes.shape[1], (shape[0], shape[1], shape[2]), seed, images.device)
+    whole = {"images": images.cpu().numpy(), "classes": classes.cpu().numpy(), "settings": asdict(settings) | {"seed": seed, "torch": torch.__version__}}
     piece = inner_piece(lambda: whole)
     _go_on(state, piece)
     while state.step < settings.steps and not (state.step and asked_to_end()):
@@ -200,8 +201,8 @@ def train_maker(
             state.history.append({"step": state.step, "judge_loss": judged, "maker_loss": fooled})
             report("image generator: step", state.step, settings.steps)
         if piece.due():
-            piece.save({k: v.numpy() for k, v in _numbers(state).items()}, {"step": state.step, "history": state.history})
-    return state.average.eval(), state.history
+            piece.save({k: v.cpu().numpy() for k, v in _numbers(state).items()}, {"step": state.step, "history": state.history})
+    return state.average.cpu().eval(), state.history
 
 # %% ../../nbs/47_models.generators.ipynb #3a1f36c8
 def _as_images(X: Any) -> tuple[np.ndarray, tuple[Part, ...]]:
@@ -231,9 +232,9 @@ def _fit_maker(
     self.shares_ = np.bincount(codes, minlength=len(self.classes_)) / len(images) if len(self.classes_) else np.zeros(0)
     told = np.eye(len(self.classes_), dtype=np.float32)[codes] if len(self.classes_) else np.zeros((len(images), 0), dtype=np.float32)
     bright = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1)
-    seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+    seed, device = int(check_random_state(self.random_state).randint(2**31 - 1)), device_of(self.device)
     with one_thread():
-        maker, self.history_ = train_maker(bright, torch.from_numpy(told), self._settings(), seed)
+        maker, self.history_ = train_maker(bright.to(device), torch.from_numpy(told).to(device), self._settings(), seed)
     self._keep(save({k: v.contiguous() for k, v in maker.state_dict().items()}))
     return self
 
@@ -276,15 +277,16 @@ class ImageGenerator(KeptModel):
         batch_size: int = 32,  # images in a step
         learning_rate: float = 2e-3,  # of Adam, for both networks
         average: float = 0.995,  # of the running mean of the weights that make images
+        device: str = "auto",  # cpu, cuda, or auto
         random_state: Any = 0,  # seed of first weights and of every step
     ):
         self.latent, self.width, self.steps, self.batch_size = latent, width, steps, batch_size
-        self.learning_rate, self.average, self.random_state = learning_rate, average, random_state
+        self.learning_rate, self.average, self.device, self.random_state = learning_rate, average, device, random_state
 
     fit, sample = _fit_maker, _sample
 
     def _settings(self) -> MakingSettings:
-        own = {k: v for k, v in self.get_params().items() if k != "random_state"}
+        own = {k: v for k, v in self.get_params().items() if k not in ("device", "random_state")}
         return MakingSettings(**own)
 
     def _opened(self, data: bytes) -> Maker:
