@@ -21,12 +21,13 @@ from mlbench.core.errors import UsageError
 from mlbench.data.schema import conform, infer_schema
 from mlbench.evaluation.explain import permutation_importance, shap_values
 from mlbench.evaluation.intervals import evaluate_model
+from mlbench.features.blocks import TABLE_STYLES
 from mlbench.features.plan import FeatureColumn, FeaturePlan, make_plan
 from mlbench.models.registry import ORDER, READABLE_ORDER, model_spec, portfolio, portfolio_spec
 from mlbench.models.wordlinear import ASIDE, STRENGTHS, WordLinearClassifier, WordLinearRegressor, class_ratios, rows_aside, value_scales, word_scales
 from mlbench.problem.problem import Problem
 from mlbench.training.chosen import fit_chosen, settled
-from mlbench.training.extent import PLAIN_STYLES, feature_cost
+from mlbench.training.extent import feature_cost
 from mlbench.training.lineup import line_up, line_up_for
 from mlbench.training.rules import best_rule
 from mlbench.training.store import estimator_bytes, read_estimator
@@ -144,7 +145,7 @@ def test_the_line_up_follows_the_columns_that_models_see():
     assert "network" not in names(alone, success={"latency_p95_ms": "<= 1"}) and "network" in names(alone, success={"latency_p95_ms": "<= 50"})
     assert all(s.readable for s in line_up_for(replace_problem(problem, constraints={"interpretable": True}), plan, y))
     placed = {s.name: s.params.get("device") for s in line_up_for(replace_problem(problem, constraints={"device": "cpu"}), plan, y)}
-    assert placed["network"] == placed["word_bag"] == "cpu" and placed["lightgbm"] is None
+    assert placed["network"] == "cpu" and placed["lightgbm"] is None
 
 
 def replace_problem(problem: Problem, **more) -> Problem:
@@ -156,8 +157,9 @@ def test_a_latency_that_is_in_no_criterion_bounds_nobody_and_every_kind_can_be_n
     assert [s.name for s in portfolio("binary", 100, 1, kinds={"text": 1}, families=["word_bag"])] == ["dummy", "word_bag"]
     assert [s.name for s in portfolio("binary", 100, 1, families=["network", "linear"])][-1] == "network"
     assert model_spec("word_linear_weighted").params == {"class_weight": "balanced"} and model_spec("word_linear_balanced").scale == "balanced"
-    with pytest.raises(UsageError, match="network cannot weigh classes"):
-        model_spec("network_weighted")
+    assert model_spec("network_weighted").params == {"class_weight": "balanced"}
+    with pytest.raises(UsageError, match="k_neighbors cannot weigh classes"):
+        model_spec("k_neighbors_weighted")
 
 
 # a comparison with networks
@@ -231,7 +233,7 @@ def test_features_are_priced_by_the_styles_that_are_asked_for():
     frame = reviews(300)
     problem, plan = asked(frame, "liked")
     y, schema = (frame["liked"] == "yes").to_numpy().astype(int), infer_schema(frame)
-    assert PLAIN_STYLES == ("trees", "linear", "native")
-    for styles in (PLAIN_STYLES, ("words",), ("parts",)):
+    assert TABLE_STYLES == ("trees", "linear", "native")
+    for styles in (TABLE_STYLES, ("words",), ("parts",)):
         assert feature_cost(plan, frame, y, schema, tried=100, styles=styles).row > 0
     assert replace(model_spec("network"), name="mine").style == "parts"

@@ -491,7 +491,8 @@ def _order(kinds: Mapping[str, int], readable: bool, latency_ms: float | None) -
     if has & IMAGE:
         names = MIXED_ORDER if plain else IMAGE_ORDER
     else:
-        names = [*ORDER[:2], "word_linear", *ORDER[2:4], "word_bag", "network", *ORDER[4:]] if plain else TEXT_ORDER
+        turn = ORDER.index("tabm") + 1  # beside plain columns a text has scores in every style, and a network comes late
+        names = [*ORDER[:2], "word_linear", *ORDER[2:turn], "network", *ORDER[turn:]] if plain else TEXT_ORDER
     return [n for n in names if n != "network" or latency_ms is None or latency_ms >= QUICK_MS]
 
 # %% ../../nbs/48_models.registry.ipynb #f1e2f997

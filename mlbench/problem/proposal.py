@@ -287,7 +287,8 @@ def _side_column(frame: pd.DataFrame, schema: Schema, target: str) -> str | None
 
 def _decide_split(frame: pd.DataFrame, schema: Schema, target: str, ignored: list[str]) -> Reason:
     "How rows are divided."
-    media = [n for n in schema.of_kind("image", "text") if n != target and n not in ignored]
+    known = lambda *kinds: [n for n in schema.of_kind(*kinds) if n != target and n not in ignored]
+    media = known("image") or ([] if known("numeric", "categorical", "boolean", "date") else known("text"))
     split: dict[str, Any] = {"strategy": "auto", "test": 0.2, "folds": 4 if media else 5, "seed": 0}
     why = "auto: by time, group or class, whichever is set above"
     side = _side_column(frame, schema, target) if schema.of_kind("image") else None
