@@ -258,3 +258,12 @@ def test_a_sheet_holds_every_small_image_where_it_belongs():
 def test_choices_out_of_range_are_refused_with_what_to_write(choice, words):
     with pytest.raises(ParameterError, match=words):
         cards(40, **choice)
+
+
+def test_styles_are_fitted_when_they_are_asked_for():
+    plan, table, schema, _ = cards(40, patches=0)
+    fitted = fit_styles(plan, table, schema, ("linear",))
+    assert set(fitted) == {"linear"} and fitted["words"].style == "words" and set(fitted) == {"linear", "words"}
+    assert fitted["words"] is fitted["words"]
+    with pytest.raises(UsageError, match="'words'"):
+        fitted["word"]

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['ROWS', 'IMAGE_ROWS', 'MOST_SHOWN', 'MOST_BARS', 'FittedFeatures', 'fit_features', 'fit_styles', 'preview_rows',
-           'raw_trace', 'seen_trace', 'before_after', 'width_figure', 'check_features', 'checks_sentence', 'proposals',
-           'proposals_sentence', 'plan_markdown']
+__all__ = ['ROWS', 'IMAGE_ROWS', 'MOST_SHOWN', 'MOST_BARS', 'FittedFeatures', 'fit_features', 'Styles', 'fit_styles',
+           'preview_rows', 'raw_trace', 'seen_trace', 'before_after', 'width_figure', 'check_features',
+           'checks_sentence', 'proposals', 'proposals_sentence', 'plan_markdown']
 
 # %% ../../nbs/36_features.preview.ipynb #4ec30c3f
 ROWS = 20_000  # rows that are looked at
@@ -102,13 +102,32 @@ def fit_features(
     return fit_styles(plan, frame, schema, (style,))[style]
 
 
+class Styles(dict[str, FittedFeatures]):
+    "Features by style; a style that nobody has fitted yet is fitted when it is asked for."
+
+    def __init__(self, plan: FeaturePlan, frame: pd.DataFrame, schema: Schema):
+        super().__init__()
+        self.given = (plan, frame, schema)
+
+    def __missing__(self, style: str) -> FittedFeatures:
+        self.update(_fitted(*self.given, (style,)))
+        return self[style]
+
+
 def fit_styles(
     plan: FeaturePlan,  # what each column becomes
     frame: pd.DataFrame,  # raw training rows, with the target
     schema: Schema,  # the columns' kinds
-    styles: Sequence[str] = TABLE_STYLES,
-) -> dict[str, FittedFeatures]:  # by style
+    styles: Sequence[str] = TABLE_STYLES,  # fitted at once; others when they are asked for
+) -> Styles:  # by style
     "Fit the plan's transformers on an even sample of the rows; what several of them want is fitted once."
+    made = Styles(plan, frame, schema)
+    made.update(_fitted(plan, frame, schema, styles))
+    return made
+
+
+def _fitted(plan: FeaturePlan, frame: pd.DataFrame, schema: Schema, styles: Sequence[str]) -> dict[str, FittedFeatures]:
+    "Features of some styles."
     sample = frame.iloc[:: max(1, -(-len(frame) // (IMAGE_ROWS if plan.of_kind("image") else ROWS)))]
     sample = sample[sample[plan.target].notna()] if plan.target in sample else sample
     rows, y, shared = conform(sample, schema, plan.inputs), _target_of(plan, sample), SharedFits(plan, styles)
