@@ -182,12 +182,12 @@ def test_roles_of_columns_and_costs_are_obeyed(table):
 
 def test_a_fit_that_alone_would_pass_the_memory_limit_is_left_out_before_it_begins():
     rng = np.random.default_rng(0)
-    wide = pd.DataFrame(rng.normal(size=(240, 700)), columns=[f"gene {n}" for n in range(700)]).assign(left=rng.choice(["no", "yes"], 240))
-    limit = round(psutil.Process().memory_info().rss / 1e9 + 0.45, 2)
+    wide = pd.DataFrame(rng.normal(size=(400, 1_000)), columns=[f"gene {n}" for n in range(1_000)]).assign(left=rng.choice(["no", "yes"], 400))
+    limit = round(psutil.Process().memory_info().rss / 0.8e9 + 0.4, 2)  # far from used up, with no room for another 1.6 GB
     model = mb.fit(wide, "left", memory_gb=limit, models=["dummy", "linear", "tree", "xgboost_deep"], search_trials=0, n_jobs=1, verbose=False)
     found = model.comparison
     assert set(found.failures) == {"xgboost_deep"}
-    assert "would take about 0.7 GB" in found.failures["xgboost_deep"], "a sum for each of 240 nodes and 700 columns"
+    assert "would take about 1.7 GB" in found.failures["xgboost_deep"], "a sum for each of 400 nodes, 1,000 columns and 256 bins"
     assert found.notes == [f"The memory limit of {limit:g} GB is too small for xgboost_deep."]
     assert "xgboost_deep" in comparison_sentence(found).text and model.spec_name != "xgboost_deep"
     card = Mock()
