@@ -33,7 +33,7 @@ def square_shape(
 # %% ../../nbs/33_features.patches.ipynb #d7d926ce
 ACROSS = 32  # patches side by side in a large image
 EVEN = 10.0  # added to the variance of a patch, of pixels from 0 to 255
-BLOCK = 2_000_000  # numbers of patches that are held at a time, in one block of images
+BLOCK = 300_000  # numbers that are held at a time: few enough for the memory next to the processor
 
 
 def patches_of(
@@ -45,7 +45,7 @@ def patches_of(
     view = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2))[:, ::step, ::step]
     flat = np.moveaxis(view, 3, -1).reshape(*view.shape[:3], -1).astype(np.float64)
     flat -= flat.mean(axis=-1, keepdims=True)
-    flat /= np.sqrt(flat.var(axis=-1, keepdims=True) + EVEN)
+    flat /= np.sqrt(np.einsum("...i,...i->...", flat, flat)[..., None] / flat.shape[-1] + EVEN)
     return flat
 
 # %% ../../nbs/33_features.patches.ipynb #be5a57b7
@@ -88,9 +88,13 @@ def triangle(
     patterns: np.ndarray,  # (patterns, numbers)
 ) -> np.ndarray:  # (patches, patterns)
     "How much nearer each pattern is than the average one, 0 when it is farther."
-    squares = (patches**2).sum(axis=1, keepdims=True) - 2 * patches @ patterns.T + (patterns**2).sum(axis=1)
-    far = np.sqrt(np.clip(squares, NEAREST, None))
-    return np.clip(far.mean(axis=1, keepdims=True) - far, 0, None)
+    far = patches @ patterns.T
+    far *= -2
+    far += np.einsum("ij,ij->i", patches, patches)[:, None]
+    far += np.einsum("ij,ij->i", patterns, patterns)
+    np.sqrt(np.maximum(far, NEAREST, out=far), out=far)
+    np.subtract(far.mean(axis=1, keepdims=True), far, out=far)
+    return np.maximum(far, 0, out=far)
 
 
 def quarters(
