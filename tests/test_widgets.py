@@ -266,3 +266,20 @@ def test_the_live_table_sends_one_page_only():
 def test_markup_in_data_stays_text():
     frame = pd.DataFrame({"<script>alert(1)</script>": ["<img src=x onerror=alert(1)>"]})
     assert "<script>" not in StaticTable(frame, "<b>")._repr_html_() and "<img" not in StaticTable(frame)._repr_html_()
+
+
+def test_images_of_a_project_stand_in_a_table_as_small_pictures(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from mlbench.data.images import ImageStore
+    from mlbench.widgets.table import small_picture
+
+    (tmp_path / "problem.yaml").write_text("name: x\n")
+    Image.new("RGB", (300, 100), (200, 30, 30)).save(tmp_path / "red.png")
+    reference = ImageStore.of(tmp_path).put((tmp_path / "red.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    shown = table_view(pd.DataFrame({"photo": [reference, None, "image:<b>"], "n": [1, 2, 3]}), interactive=False)._repr_html_()
+    assert shown.count("<img src='data:image/jpeg;base64,") == 1 and f"title='{reference}'" in shown
+    assert "image:&lt;b&gt;" in shown and len(small_picture(reference)) < 3_000
+    monkeypatch.chdir(tmp_path.parent)
+    assert small_picture(reference) == "" and reference[:18] in table_view(pd.DataFrame({"photo": [reference]}), interactive=False)._repr_html_()

@@ -5,6 +5,7 @@
 # %% ../../nbs/95_widgets.table.ipynb #d63cd9d6
 from __future__ import annotations
 
+import base64
 import functools
 import re
 from dataclasses import asdict, dataclass
@@ -20,7 +21,8 @@ from ..core.settings import settings
 from ..core.show import escape, percent, plural
 
 # %% auto #0
-__all__ = ['MOST_COLUMNS', 'filter_rows', 'describe_columns', 'Page', 'page_of', 'StaticTable', 'table_view']
+__all__ = ['SIDE', 'MOST_COLUMNS', 'filter_rows', 'describe_columns', 'Page', 'page_of', 'small_picture', 'StaticTable',
+           'table_view']
 
 # %% ../../nbs/95_widgets.table.ipynb #f2bbd949
 _CONDITION = re.compile(r"^\s*(?P<column>.+?)\s*(?P<operator>>=|<=|!=|==|=|>|<|~)\s*(?P<value>.*?)\s*$")
@@ -173,6 +175,31 @@ def _caption(matching: int, total: int, first: int, shown: int) -> str:
     where = f"rows {first + 1:,} to {first + shown:,} of {matching:,}" if shown else "no row matches"
     return where + (f" that match, {plural(total, 'row')} in all" if matching < total else "")
 
+# %% ../../nbs/95_widgets.table.ipynb #aa10f3c2
+SIDE = 40  # pixels of a small picture
+
+
+def small_picture(
+    reference: str,  # a cell such as `image:HASH.png`
+) -> str:  # a data URI; empty where the image is not at hand
+    "An image of the project, small enough for a table."
+    import io
+
+    from PIL import Image
+
+    from mlbench.core.errors import DataError
+    from mlbench.data.images import decoded, image_bytes, is_reference
+
+    if not is_reference(reference):
+        return ""
+    try:
+        pixels = decoded(image_bytes(reference), (SIDE, SIDE, 3), "pad")
+    except DataError:  # the table is of another project, or its images were deleted
+        return ""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
 # %% ../../nbs/95_widgets.table.ipynb #e58ae446
 def _side(column: dict[str, Any]) -> str:
     "Words start at the left, whatever the notebook's own style says."
@@ -189,6 +216,14 @@ def _openings(page: Page) -> list[str]:
     return tags
 
 
+def _cell(text: str | None) -> str:
+    "A value as HTML; an image that is kept in the project as a small picture of itself."
+    if text is None or not text.startswith("image:"):
+        return "–" if text is None else escape(text)
+    source = small_picture(text)
+    return f"<img src='{source}' alt='{escape(text[:14])}…' title='{escape(text)}' style='display:block;margin:0'>" if source else escape(text[:18] + "…")
+
+
 MOST_COLUMNS = 60  # of a table that nobody can page through
 
 
@@ -198,7 +233,7 @@ def _static_html(frame: pd.DataFrame, title: str, rows: int) -> str:
     names = "".join(f"<th{' class=num' if c['numeric'] else ''} style='{_side(c)}'>{escape(c['name'])}</th>" for c in page.columns[1:])
     opening = _openings(page)
     words = [{"True": "yes", "False": "no"} if c["kind"].startswith("yes") else {} for c in page.columns[1:]]
-    said = [["–" if v is None else escape(w.get(v, v)) for w, v in zip(words, row[1:], strict=True)] for row in page.rows]
+    said = [[_cell(w.get(v, v) if v else v) for w, v in zip(words, row[1:], strict=True)] for row in page.rows]
     cells = [[f"{td}{v}</td>" for td, v in zip(opening, row, strict=True)] for row in said]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     heading = f"<div class='mlbench-title' style='font-weight:600'>{escape(title)}</div>" if title else ""
