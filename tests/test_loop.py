@@ -220,7 +220,8 @@ def test_long_gradients_are_shortened():
             self.before.append(float(torch.cat([w.grad.flatten() for w in trainer.weights]).norm()))
 
     length, first = Length(), Net(norm=None)
-    trainer = trained(Net(norm=None), happenings=[length], optimizer="sgd", clip=1e-3, epochs=1, learning_rate=1.0, schedule="constant", warm_up=0.0, weight_decay=0.0)
+    choices = {"optimizer": "sgd", "clip": 1e-3, "epochs": 1, "learning_rate": 1.0, "schedule": "constant", "warm_up": 0.0, "weight_decay": 0.0}
+    trainer = trained(Net(norm=None), happenings=[length], **choices)
     moved = torch.cat([(a - b).flatten() for a, b in zip(first.parameters(), trainer.network.parameters(), strict=True)]).norm()
     assert min(length.before) > 0.01 and moved < 6 * 1e-3 * 10  # six steps, momentum 0.9
 
@@ -593,7 +594,8 @@ def test_a_row_that_does_not_fit_is_told():
 def test_a_real_lack_of_memory_is_understood():
     with pytest.raises(RuntimeError) as told:
         torch.empty(10**15)
-    assert moments.out_of_memory(told.value) and not moments.out_of_memory(RuntimeError("shapes differ")) and not moments.out_of_memory(ValueError("out of memory"))
+    assert moments.out_of_memory(told.value) and not moments.out_of_memory(RuntimeError("shapes differ"))
+    assert not moments.out_of_memory(ValueError("out of memory"))
 
 
 def test_the_largest_batch_is_found():

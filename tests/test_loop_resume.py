@@ -167,7 +167,10 @@ def test_every_optimiser_goes_on(tmp_path, name):
     assert same(whole, last) and not same(last, trainer_of())
 
 
-@pytest.mark.parametrize("choices", [{"schedule": s} for s in sorted(SCHEDULES)] + [{"patience": 1, "epochs": 40, "learning_rate": 0.2}, {"average": 0.0}], ids=str)
+KINDS = [{"schedule": s} for s in sorted(SCHEDULES)] + [{"patience": 1, "epochs": 40, "learning_rate": 0.2}, {"average": 0.0}]
+
+
+@pytest.mark.parametrize("choices", KINDS, ids=str)
 def test_every_schedule_and_patience_go_on(tmp_path, choices):
     whole = trainer_of(**choices)
     whole.fit()
@@ -269,7 +272,7 @@ def test_a_damaged_piece_is_left_out_and_a_damaged_folder_is_an_error(tmp_path):
 def test_a_state_of_another_network_or_of_other_settings_is_refused(tmp_path):
     with pytest.raises(Killed):
         trainer_of([Kill(5)]).fit(keep=Checkpoint(tmp_path, every=0))
-    with pytest.raises(CheckpointError, match=r"The weights of this checkpoint are of another network: before.0.weight has the shape \(6, 1, 3\), expected \(9, 1, 3\)"):
+    with pytest.raises(CheckpointError, match=r"are of another network: before.0.weight has the shape \(6, 1, 3\), expected \(9, 1, 3\)"):
         trainer_of(network=Net(width=9)).fit(keep=Checkpoint(tmp_path))
     with pytest.raises(CheckpointError, match="made with learning_rate=0.02, here 0.1; seed=0, here 5. Give the settings"):
         trainer_of(learning_rate=0.1, seed=5).fit(keep=Checkpoint(tmp_path))

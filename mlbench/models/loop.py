@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..core.files import plain
 from ..core.progress import report
 from .batches import Batches, RecordBatches, step_seed, step_slice, steps_of_epoch
 from .checkpoints import CheckpointError, copy_into
-from .happenings import Happening, TooLarge, bound, check_happenings, out_of_memory, usual
+from .happenings import EVENTS, Happening, TooLarge, bound, check_happenings, out_of_memory, usual
 from .loopstate import LOOK, LoopSettings, State, check_settings, device_of, draws_by_itself, number_type, tensors_of
 from .neural import _turn
 from .rounds import asked_to_end
@@ -32,8 +33,8 @@ from .schedules import Both, make_optimizer, plateau_factor, rate_factors, read_
 _all_ = ["LoopSettings", "RecordBatches", "State"]
 
 # %% auto #0
-__all__ = ['TRIAL', 'SAFE', 'FACTS', 'ASKED', 'TIME_OVER', 'ELSEWHERE', 'DivergedError', 'Trainer', 'find_rate', 'suggested_rate',
-           'largest_batch', 'LoopSettings', 'RecordBatches', 'State']
+__all__ = ['TRIAL', 'SAFE', 'TOGETHER', 'FACTS', 'ASKED', 'TIME_OVER', 'ELSEWHERE', 'DivergedError', 'Trainer', 'find_rate',
+           'suggested_rate', 'largest_batch', 'LoopSettings', 'RecordBatches', 'State']
 
 # %% ../../nbs/46_models.loop.ipynb #33d69655
 def _output(self: Trainer, parts: dict[str, Tensor]) -> Any:
@@ -68,15 +69,19 @@ def _piece(self: Trainer, where: slice, number: int, share: float) -> Tensor:
 
 # %% ../../nbs/46_models.loop.ipynb #1fd47107
 def _gradients(self: Trainer, where: slice) -> Tensor:
-    "Gradients of a step; its mean loss."
-    state, rows = self.state, where.stop - where.start
-    if state.accumulate == 1:
+    "Gradients of a step; its mean loss, or what this process contributes to it."
+    state, spread, rows = self.state, self.spread, where.stop - where.start
+    if state.accumulate == 1 and spread is None:
         return self._piece(where, state.step << 10, 1.0)
-    pieces = min(state.accumulate, rows)
-    cuts = [where.start + n * rows // pieces for n in range(pieces + 1)]
-    shares = [(b - a) / rows for a, b in zip(cuts, cuts[1:])]
-    found = [self._piece(slice(a, b), state.step << 10 | n, share) for n, (a, b, share) in enumerate(zip(cuts, cuts[1:], shares))]
-    return torch.stack([loss * share for loss, share in zip(found, shares, strict=True)]).sum()
+    mine, world = (where, 1) if spread is None else (spread.share(where), spread.world)
+    pieces = min(state.accumulate, mine.stop - mine.start)
+    cuts = [mine.start + n * (mine.stop - mine.start) // pieces for n in range(pieces + 1)]
+    found = []
+    for n, (a, b) in enumerate(pairwise(cuts)):
+        share = (b - a) / rows * world
+        with contextlib.nullcontext() if spread is None or n == pieces - 1 else self.forward.no_sync():
+            found.append(self._piece(slice(a, b), state.step << 10 | self.rank * pieces + n, share) * share)
+    return torch.stack(found).sum()
 
 # %% ../../nbs/46_models.loop.ipynb #1aeb120b
 def _change(self: Trainer) -> None:
@@ -101,7 +106,7 @@ def _change(self: Trainer) -> None:
     state.step += 1
     if state.average:
         towards = max(1 - self.settings.average, 9 / (9 + state.step))
-        torch._foreach_lerp_(list(state.average.values()), self.followed, towards)
+        torch._foreach_lerp_(list(state.average.values()), [self.tensors[name] for name in state.average], towards)
 
 # %% ../../nbs/46_models.loop.ipynb #c6dc9161
 def _try_step(self: Trainer, where: slice) -> bool:
@@ -112,7 +117,7 @@ def _try_step(self: Trainer, where: slice) -> bool:
     except Exception as error:
         for weight in self.weights:
             weight.grad = None
-        if any(call(self, state, error) for call in self.on["step_failed"]):
+        if self.spread is None and any(call(self, state, error) for call in self.on["step_failed"]):
             return False
         raise
     self._change()
@@ -191,7 +196,8 @@ def _explain(self: Trainer, step: int) -> None:
 def _look(self: Trainer) -> bool:
     "Look at the last losses; false when they are finite up to the last."
     state = self.state
-    values = torch.stack(state.losses).double().tolist() if state.losses else []
+    losses = torch.stack(state.losses).double() if state.losses else torch.zeros(0)
+    values = (losses if self.spread is None else self.spread.mean(losses)).tolist()
     bad = next((n for n, value in enumerate(values) if not math.isfinite(value)), None)
     if bad is not None:
         step = state.step - len(values) + bad
@@ -222,6 +228,7 @@ def _begin_again(self: Trainer, why: str) -> None:
 # %% ../../nbs/46_models.loop.ipynb #8024fe93
 TRIAL = 0.03  # share of the seconds that may go into steps that are thrown away
 SAFE = 0.96  # share of the seconds that is planned for
+TOGETHER = 16  # steps after which several processes agree on whether and how to go on
 
 
 def _pace(self: Trainer, seconds: float) -> float:
@@ -231,7 +238,7 @@ def _pace(self: Trainer, seconds: float) -> float:
     self.on = {event: calls if event == "step_failed" else () for event, calls in events.items()}
     self.network.train()
     self.batches.order(0)
-    while len(taken) < 3 or (len(taken) < 50 and time.perf_counter() - began < TRIAL * seconds):
+    while len(taken) < 3 or (len(taken) < 50 and self.spread is None and time.perf_counter() - began < TRIAL * seconds):
         start, where = time.perf_counter(), step_slice(state.step, self.batches.rows, self.epoch_steps)
         if not self._try_step(where):
             continue
@@ -264,6 +271,8 @@ def _make_plan(self: Trainer, seconds: float | None) -> None:
         pace = self._pace(seconds)
         left = SAFE * seconds - (time.monotonic() - began)
         state.plan = ((0, int(np.clip(left / pace, 1, whole))),)
+        if self.spread is not None:
+            state.plan = self.spread.agreed(state.plan)
     self._set_rates()
 
 
@@ -294,6 +303,9 @@ def _end_epoch(self: Trainer) -> None:
     state = self.state
     entry = {"epoch": state.epoch, "step": state.step, "train_loss": state.loss_sum / max(state.loss_count, 1), "rate": float(self.rates[state.step - 1])}
     state.loss_sum, state.loss_count = 0.0, 0
+    if self.spread is not None:
+        statistics = [name for name, _ in self.network.named_buffers()]
+        self.spread.same([part[name] for part in (self.tensors, state.average) for name in statistics if name in part])
     if self.held_out is not None:
         with self._averaged():
             loss = self.evaluate(self.held_out)["loss"]
@@ -308,17 +320,22 @@ def _end_epoch(self: Trainer) -> None:
 
 # %% ../../nbs/46_models.loop.ipynb #92e0c327
 def _watch(self: Trainer, began: float, seconds: float | None) -> None:
-    "Ask the clock and whoever may want an end."
+    "Ask the clock and whoever may want an end; of several processes the first one decides, now and then."
     state, now = self.state, time.monotonic()
+    if self.spread is not None and state.step % TOGETHER:
+        return
     if asked_to_end():
         state.over = ASKED
-    if seconds is None:
-        return
-    if now - began >= seconds:
+    if seconds is not None and now - began >= seconds:
         state.over = state.over or TIME_OVER
-    elif not self.replays and now >= self.next_look:
+    elif seconds is not None and not self.replays and now >= self.next_look:
         self.next_look = now + seconds / 20
         self._change_plan(seconds * (1 + SAFE) / 2 - (now - began), (now - self.clock[0]) / max(state.step - self.clock[1], 1))
+    if self.spread is not None:
+        state.over, plan = self.spread.agreed((state.over, state.plan))
+        if plan != state.plan:
+            state.plan = plan
+            self._set_rates()
 
 # %% ../../nbs/46_models.loop.ipynb #d165c461
 def _run(self: Trainer, seconds: float | None, keep: Any, began: float) -> None:
@@ -338,7 +355,7 @@ def _run(self: Trainer, seconds: float | None, keep: Any, began: float) -> None:
         if ends:
             self._end_epoch()
             inside = False
-        if keep is not None and keep.due():
+        if keep is not None and not self.rank and keep.due():
             state.spent = time.monotonic() - began
             keep.save(self.numbers(), self.facts())
 
@@ -376,7 +393,7 @@ def _fit(
         self.clock = (time.monotonic(), state.step)
         self.next_look = self.clock[0] + (seconds or 0) / 20
         self._run(seconds, keep, began)
-        if keep is not None and keep.at_end:
+        if keep is not None and not self.rank and keep.at_end:
             keep.save(self.numbers(), self.facts())
         self._finish()
     state.spent = time.monotonic() - began
@@ -515,24 +532,25 @@ class Trainer:
         settings: LoopSettings = LoopSettings(),  # how
         happenings: Sequence[Happening] = (),  # beside the usual ones
         held_out: Batches | None = None,  # rows that say which weights are best
+        spread: Any = None,  # a `spread.Spread`, where several processes train together
     ):
         check_settings(settings)
-        self.device = device_of(settings.device)
+        self.spread, self.rank = spread, 0 if spread is None else spread.rank
+        self.device = device_of(settings.device) if spread is None else spread.device_of(settings.device)
         self.network, self.loss_of, self.batches, self.settings, self.held_out = network.to(self.device), loss_of, batches, settings, held_out
         self.cast = number_type(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.cast is torch.float16 else None
-        self.forward = torch.compile(network) if settings.compile and self.device.type == "cuda" else network
+        quick = torch.compile(network) if settings.compile and self.device.type == "cuda" else network
+        self.forward: Any = quick if spread is None else spread.wrapped(quick, batches.size)
         self.tensors, self.weights = tensors_of(network), list(network.parameters())
         optimizer = make_optimizer(settings.optimizer, network, settings.learning_rate, settings.weight_decay)
-        self.optimizers = list(optimizer.parts) if isinstance(optimizer, Both) else [optimizer]
-        self.groups = optimizer.param_groups
-        self.followed = [t for t in self.tensors.values() if t.is_floating_point()]
+        self.optimizers, self.groups = list(optimizer.parts) if isinstance(optimizer, Both) else [optimizer], optimizer.param_groups
         self.state = State(network, optimizer, self._first_average(), accumulate=settings.accumulate)
-        self.seed, self.rank, self.clip, self.replays = settings.seed, 0, settings.clip, bool(settings.steps)
+        self.seed, self.clip, self.replays = settings.seed, settings.clip, bool(settings.steps)
         self.step_rows = min(batches.size * settings.accumulate, batches.rows)
         self.epoch_steps = steps_of_epoch(batches.rows, batches.size * settings.accumulate)
-        self.happenings = check_happenings((*usual(settings.patience), *happenings))
-        self.on = {event: bound(self.happenings, event) for event in vars(Happening) if not event.startswith("_")}
+        heard = check_happenings((*usual(settings.patience), *happenings))
+        self.on = {event: bound(heard, event) for event in EVENTS}
         self.looks = bool(self.on["batch_begin"] or self.on["loss_ready"])
         self.seeded: Callable[[int], Any] | None = None
         self.start, self.rates, self.clock, self.next_look = dict(self.tensors), np.zeros(0), (0.0, 0), 0.0
