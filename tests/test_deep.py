@@ -96,7 +96,7 @@ def test_a_fit_is_repeated_bit_for_bit_without_judges_and_clock(kind, seconds):
     fit_rounds(first, X[:70], goal[:70], X[70:], goal[70:], seconds=seconds)
     told = json.loads(json.dumps(first.replay_parameters_()))
     assert set(told) >= {"steps", "keep", "validation_fraction"} and told["validation_fraction"] == 0
-    again = kind(**QUICK, average=0.9).set_params(**told).fit(X[:70], goal[:70])
+    again = kind(**QUICK, average=0.9, parts=json.loads(json.dumps(PARTS))).set_params(**told).fit(X[:70], goal[:70])
     assert again.model_.tobytes() == first.model_.tobytes()
     assert clone(first).fit(X[:70], goal[:70]).model_.tobytes() == first.model_.tobytes(), "fit_rounds leaves the parameters that repeat it"
     assert replay_parameters(first) == first.replay_parameters_()

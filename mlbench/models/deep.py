@@ -23,8 +23,8 @@ from .neural import one_thread, softmax, split_held_out
 from .rounds import known_rows
 
 # %% auto #0
-__all__ = ['HEAD', 'TRAINING', 'AT_ONCE', 'network_bytes', 'told_of', 'open_network', 'checked_rows', 'suited', 'begin_with',
-           'DeepClassifier', 'DeepRegressor']
+__all__ = ['HEAD', 'TRAINING', 'AT_ONCE', 'network_bytes', 'as_parts', 'told_of', 'open_network', 'checked_rows', 'suited',
+           'begin_with', 'DeepClassifier', 'DeepRegressor']
 
 # %% ../../nbs/46_models.deep.ipynb #8f3c0c84
 HEAD = "mlbench"  # where the head of the file tells of the network
@@ -41,6 +41,13 @@ def network_bytes(
     return save(tensors, {HEAD: json.dumps({"format": 1, **about}, sort_keys=True)})
 
 
+def as_parts(
+    parts: Sequence[Any],  # parts, or lists of what they hold, as JSON gives them back
+) -> tuple[Part, ...]:
+    "Parts, whatever they went through."
+    return tuple(Part(name, kind, column, tuple(shape), size) for name, kind, column, shape, size in parts)
+
+
 def told_of(
     data: bytes,  # a safetensors file, or its beginning
 ) -> dict[str, Any]:  # name, parts, outputs and config
@@ -50,7 +57,7 @@ def told_of(
         about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][HEAD])
     except (ValueError, KeyError) as error:
         raise DataError("these bytes hold no network of mlbench: a safetensors file is expected, as in `model_` of a fitted DeepClassifier.") from error
-    return about | {"parts": [Part(name, kind, column, tuple(shape), size) for name, kind, column, shape, size in about["parts"]]}
+    return about | {"parts": list(as_parts(about["parts"]))}
 
 
 def open_network(
@@ -341,7 +348,7 @@ def _fit_classes(
     seconds: float | None = None,  # the schedule ends within so many
 ) -> DeepClassifier:  # itself
     "Train on labels; raises `ValueError` for gaps in the rows, one class only, and lengths that differ."
-    record, parts = checked_rows(self, X, self.parts, True)
+    record, parts = checked_rows(self, X, as_parts(self.parts), True)
     shares = _shares(y)
     if shares is None:
         self.classes_, codes = ranks_of_classes(type(self).__name__, _target(y, record))
@@ -382,7 +389,7 @@ def _fit_values(
     seconds: float | None = None,  # the schedule ends within so many
 ) -> DeepRegressor:  # itself
     "Train on values; raises `ValueError` for gaps in the rows or the target, and for lengths that differ."
-    record, parts = checked_rows(self, X, self.parts, True)
+    record, parts = checked_rows(self, X, as_parts(self.parts), True)
     y = checked_values(type(self).__name__, _target(y, record))
     self.target_mean_, self.target_scale_ = float(y.mean()), float(y.std()) or 1.0
     standard = lambda values: ((np.asarray(values, dtype=np.float64) - self.target_mean_) / self.target_scale_).astype(np.float32)
