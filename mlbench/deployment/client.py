@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['Service', 'start_service', 'ask', 'Latency', 'measure_latency', 'request_rows', 'smoke_test', 'serving_figures',
-           'compare_speed', 'speed_figure', 'speed_sentence']
+__all__ = ['LEAST_REQUESTS', 'PATIENCE', 'Service', 'start_service', 'ask', 'Latency', 'measure_latency', 'request_rows',
+           'smoke_test', 'serving_figures', 'compare_speed', 'speed_figure', 'speed_sentence']
 
 # %% ../../nbs/70_deployment.client.ipynb #d7a939d1
 @dataclass(frozen=True)
@@ -146,30 +146,49 @@ def _quantiles(seconds: Sequence[float], rows: int) -> Latency:
     p50, p95, p99 = (float(q) for q in np.quantile(np.asarray(seconds) * 1000, [0.5, 0.95, 0.99]))
     return Latency(p50, p95, p99, len(seconds), rows, rows * len(seconds) / float(np.sum(seconds)))
 
-# %% ../../nbs/70_deployment.client.ipynb #f57221dc
+# %% ../../nbs/70_deployment.client.ipynb #2f1d76fa
+LEAST_REQUESTS = 8  # that are timed, however long they take
+
+
+def _timed(
+    ask_once: Callable[[int], None],  # asks one request of these, by number
+    least: int,  # that are made in any case
+    most: int,  # that are made where there is time
+    seconds: float,  # after which the least are enough
+) -> list[float]:  # seconds of each
+    "Ask until there are enough answers."
+    times: list[float] = []
+    while len(times) < most and (len(times) < least or sum(times) < seconds):
+        began = time.perf_counter()
+        ask_once(len(times))
+        times.append(time.perf_counter() - began)
+    return times
+
+# %% ../../nbs/70_deployment.client.ipynb #0333342f
 def measure_latency(
     url: str,  # of a service
     rows: Sequence[dict[str, Any]],  # asked in turn
     requests: int = 200,  # that are counted
     rows_per_request: int = 1,  # fewer where they would make a request of more than four megabytes
     warm_up: int = 20,  # requests before, not counted
+    most_seconds: float = 12.0,  # after which `LEAST_REQUESTS` are enough; a fifth of it for the requests before
 ) -> Latency:
     "Ask a service again and again on one connection; `UsageError` when it refuses a request."
     if not rows:
         raise UsageError("There is no row to ask with. Give at least one, such as those of example.json.")
     rows_per_request = max(1, min(rows_per_request, 4_000_000 // max(len(json.dumps(r)) for r in rows)))
     picked = [[rows[(i + k) % len(rows)] for k in range(rows_per_request)] for i in range(min(requests, len(rows)))]
-    bodies, seconds = [json.dumps({"rows": p}).encode() for p in picked], []
+    bodies = [json.dumps({"rows": p}).encode() for p in picked]
     with contextlib.closing(_connection(url)) as connection:
-        for i in range(-warm_up, requests):
-            began = time.perf_counter()
-            status, content = _post(connection, bodies[i % len(bodies)])
+
+        def ask_once(number: int) -> None:
+            status, content = _post(connection, bodies[number % len(bodies)])
             if status != 200:
                 raise UsageError(f"The service answered {status}: {json.loads(content)['error']}")
-            if i >= 0:
-                seconds.append(time.perf_counter() - began)
-                report("requests to the service", i + 1, requests)
-    return _quantiles(seconds, rows_per_request)
+            report("requests to the service", number + 1, requests)
+
+        _timed(ask_once, min(1, warm_up), warm_up, most_seconds / 5)
+        return _quantiles(_timed(ask_once, min(LEAST_REQUESTS, requests), requests, most_seconds), rows_per_request)
 
 # %% ../../nbs/70_deployment.client.ipynb #829999a6
 def request_rows(
@@ -217,36 +236,49 @@ def serving_figures(
     figures = {f"latency_{p}_ms": getattr(latency, f"{p}_ms") for p in ("p50", "p95", "p99")}
     return {name: {"value": value} for name, value in (figures | {"model_size_mb": bundle.model_size_mb}).items()}
 
-# %% ../../nbs/70_deployment.client.ipynb #9d3a555d
+# %% ../../nbs/70_deployment.client.ipynb #b136f555
 def _median_seconds(function: Callable[[], Any], repeats: int) -> float:
     "Median time of a call, after one that is not counted; slow calls are repeated less often."
     function()
-    times: list[float] = []
-    while len(times) < repeats and sum(times) < 2:
+    return float(np.median(_timed(lambda number: function(), 1, repeats, 2.0)))
+
+
+PATIENCE = 4.0  # seconds that the larger number of rows may take
+
+
+def _many_rows(
+    answer: Callable[[int], Any],  # the slower way, for so many rows
+) -> int:  # 1000, 100 or 10
+    "How many rows are timed together."
+    many = 10
+    while many < 1000:
         began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+        answer(many)
+        if 10 * (time.perf_counter() - began) > PATIENCE:
+            break
+        many *= 10
+    return many
 
-
+# %% ../../nbs/70_deployment.client.ipynb #880a1665
 def compare_speed(
     model: Any,  # a fitted mlbench.training.model.Model
     bundle: Bundle,  # made from it
     frame: pd.DataFrame,  # raw rows
     repeats: int = 7,
 ) -> pd.DataFrame:  # a row per way and number of rows
-    "Time of one row and of a thousand, with the fitted model and with the bundle."
+    "Time of one row and of a thousand (fewer where they take long), with the fitted model and with the bundle."
     import pandas as pd
-
 
     names = [f.name for f in bundle.fields]
     wide = frame[names].iloc[np.arange(1000) % len(frame)].reset_index(drop=True)
     single, one = wide.head(1), read_json(bundle.folder / "example.json")["rows"][:1]
+    many = _many_rows(lambda rows: model.predict(wide.head(rows)))
+    wide = wide.head(many)
     calls = {
         ("fitted model", 1): lambda: model.predict(single),
         ("bundle", 1): lambda: bundle.predict(one),
-        ("fitted model", 1000): lambda: model.predict(wide),
-        ("bundle", 1000): lambda: bundle.predict(wide),
+        ("fitted model", many): lambda: model.predict(wide),
+        ("bundle", many): lambda: bundle.predict(wide),
     }
     times = {key: _median_seconds(call, repeats) for key, call in calls.items()}
     rows = [(way, count, 1000 * s, count / s) for (way, count), s in times.items()]
@@ -279,11 +311,11 @@ def speed_sentence(
 ) -> str:
     "The comparison in words."
     times = speed.set_index(["way", "rows"])["milliseconds"]
-    words = []
-    for n in (1, 1000):
+    words, many = [], int(speed["rows"].max())
+    for n in (1, many):
         ratio = float(times["fitted model", n] / times["bundle", n])
         factor = max(ratio, 1 / ratio)
         words.append(f"{factor:,.0f}" if factor >= 9.5 else f"{factor:.1f}")
         words[-1] += f" times {'faster' if ratio >= 1 else 'slower'}"
     size = size_text(1e6 * bundle.model_size_mb)
-    return f"The file has {size}. It answers one row {words[0]} than the fitted model, and a thousand rows {words[1]}."
+    return f"The file has {size}. It answers one row {words[0]} than the fitted model, and {'a thousand' if many == 1000 else many} rows {words[1]}."

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'Part', 'SINGLE', 'NETWORKS', 'NETWORK_ROWS', 'odd_images', 'extreme_values',
-           'probe_rows', 'differences', 'wrong_labels', 'Parity', 'is_slow', 'fair_tolerance', 'native_answers',
-           'check_parity', 'first_difference', 'proven_onnx', 'parity_figure']
+__all__ = ['FAR_DATES', 'UNSEEN', 'CHANGES', 'Part', 'SINGLE', 'NETWORKS', 'NETWORK_ROWS', 'IMAGE_ROWS', 'odd_images',
+           'extreme_values', 'probe_rows', 'differences', 'wrong_labels', 'Parity', 'is_slow', 'fair_tolerance',
+           'native_answers', 'check_parity', 'first_difference', 'proven_onnx', 'parity_figure']
 
 # %% ../../nbs/70_deployment.parity.ipynb #e63646f4
 FAR_DATES = ("1678-01-01", "1900-02-28T23:59:59", "1969-12-31T23:59:59.999", "2000-02-29", "2100-03-01", "2261-12-31T23:59:59")
@@ -196,7 +196,7 @@ def _record(expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes
 # %% ../../nbs/70_deployment.parity.ipynb #31ef5da7
 SINGLE = ("XGB", "XGBoostTrees")  # estimators that add up in single precision
 NETWORKS = ("Deep",)  # those that calculate in it throughout
-NETWORK_ROWS = 300  # real rows that are compared at most where a network or an image is among the parts
+NETWORK_ROWS, IMAGE_ROWS = 300, 100  # real rows that are compared at most where a network, or an image, is among the parts
 
 
 def _estimators(pipeline: Any) -> list[Any]:
@@ -225,8 +225,11 @@ def _probes(model: Any, frame: pd.DataFrame, kinds: Mapping[str, str], rows: int
     "The rows of a proof; fewer where each one takes long."
     from mlbench.data.schema import conform
 
-    slow = is_slow(model.pipeline)
-    return probe_rows(conform(frame, model.schema, list(kinds)), kinds, min(rows, NETWORK_ROWS) if slow else rows, changed=150 if slow else 1000)
+    canonical = conform(frame, model.schema, list(kinds))
+    if not is_slow(model.pipeline):
+        return probe_rows(canonical, kinds, rows)
+    most = IMAGE_ROWS if image_inputs(model.pipeline) else NETWORK_ROWS
+    return probe_rows(canonical, kinds, min(rows, most), changed=most // 2)
 
 
 def native_answers(
