@@ -169,13 +169,11 @@ WIDE = 3_000
 
 def _width(plan: FeaturePlan, style: str) -> int:
     "About how many columns the models will see; marks of missing values are not counted."
-    parts = len(PARTS) + (len(CYCLES) if style == "linear" else 0)
-    per_column = {"numeric": 1, "date": parts, "text": (plan.options.max_words if style == "linear" else plan.options.topics) + 1}
-    per_column |= {"image": 4 * plan.options.patches}
-    spread = plan.options.max_categories
-    return sum(
-        per_column[c.kind] if c.kind in per_column else (min(c.unique + 1, spread) + c.many if style == "linear" else 1 + c.many) for c in plan.columns if c.use
-    )
+    linear, spread = _form(style) == "linear", plan.options.max_categories
+    words = (plan.options.max_words if linear else plan.options.topics) + 1
+    per_column = {"numeric": 1, "date": len(PARTS) + (len(CYCLES) if linear else 0), "text": words, "image": 4 * plan.options.patches}
+    of_categories = lambda c: min(c.unique + 1, spread) + c.many if linear else 1 + c.many
+    return sum(per_column[c.kind] if c.kind in per_column else of_categories(c) for c in plan.columns if c.use)
 
 # %% ../../nbs/34_features.plan.ipynb #ef38f16a
 def _word_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str]]]:
