@@ -341,3 +341,14 @@ class TestKeeping:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "False"
+
+
+def test_bytes_and_arrays_become_canonical_text_that_gives_the_same_pixels():
+    from mlbench.data.schema import conform, infer_schema
+
+    frame = pd.DataFrame({"photo": [png(noise(4, 4, 3)), noise(4, 4, 3), Image.fromarray(noise(4, 4, 3)), None], "x": [1, 2, 3, 4]})
+    schema = infer_schema(frame, {"photo": "image"})
+    done = conform(frame, schema)["photo"]
+    assert done.dtype == "str" and done.isna().tolist() == [False] * 3 + [True] and done.str.startswith("data:image/png;base64,").sum() == 3
+    assert (pixels_of(done, (4, 4, 3), [0, 0, 0])[:3] == noise(4, 4, 3)).all()
+    assert infer_schema(pd.DataFrame({"photo": done.dropna()})).kind("photo") in ("image", "constant")

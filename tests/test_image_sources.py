@@ -1,6 +1,7 @@
 """Folders of images and tables that name images: what is read, whether it changed, and what `mlbench new` proposes."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -242,3 +243,45 @@ def test_real_pictures_come_out_of_a_folder_as_they_went_in(shared_data, tmp_pat
     order = [int(c[-8:-4]) for c in problem.read().frame["image"]]
     assert kept.frame["label"].astype(int).tolist() == labels[order].tolist() and not kept.evidence
     assert (pixels_of(kept.frame["image"], shape, [0] * shape[2], tmp_path) == pixels[order]).all()
+
+
+@pytest.mark.parametrize("data", [{"source": "../pets"}, {"source": "../t.csv", "images": ".."}, {"source": "../t.csv", "images": "../pets"}])
+def test_a_reproduction_sees_the_same_pictures_from_its_own_folder(tmp_path, data):
+    from mlbench.chain.project import Project
+    from mlbench.chain.replay import _link_all
+    from mlbench.problem.problem import Problem
+
+    folder_of(tmp_path / "pets", rows=20)
+    pd.DataFrame({"photo": [f"pets/cat/{n:03}.png" for n in range(0, 20, 2)] * 2, "label": list("ab") * 10}).to_csv(tmp_path / "t.csv", index=False)
+    homes = [tmp_path / "shop", tmp_path / "shop" / "reproductions" / "r1" / "up" / "shop"]
+    for home in homes:
+        home.mkdir(parents=True)
+        record = {"name": "x", "task": "binary", "target": "label", "data": data}
+        (home / "problem.yaml").write_text(json.dumps(record))
+    first = Problem.load(homes[0])
+    first.keep_images(first.read().frame)
+    before, again = first.fingerprint(), Project.open(homes[1])
+    made = _link_all(again, homes[0])
+    assert again.problem.fingerprint() == before == first.fingerprint()
+    assert len(list((homes[1] / "data" / "images").rglob("*.png"))) == len(list((homes[0] / "data" / "images").rglob("*.png")))
+    assert all(path.exists() for path in made) and len(list((homes[1].parent / "pets").rglob("*.png"))) == 20
+
+
+def test_scoring_reads_pictures_from_the_folder_of_the_table(tmp_path, monkeypatch):
+    from mlbench.cli import serving
+    from mlbench.deployment import bundle
+
+    folder_of(tmp_path / "far" / "shots")
+    (tmp_path / "far" / "t.csv").write_text("photo,x\nshots/cat/000.png,1\nshots/dog/001.png,2\n")
+    asked = []
+
+    class Loaded:
+        def answer(self, frame):
+            asked.append(frame)
+            return {"predictions": [0, 1]}
+
+    monkeypatch.setattr(bundle.Bundle, "load", classmethod(lambda cls, folder: Loaded()))
+    monkeypatch.chdir(tmp_path)
+    scored = serving.score_table("any", "far/t.csv")
+    assert scored["photo"].tolist() == ["shots/cat/000.png", "shots/dog/001.png"] and scored["prediction"].tolist() == [0, 1]
+    assert asked[0]["photo"].tolist() == [str(tmp_path / "far" / c) for c in scored["photo"]]

@@ -99,11 +99,18 @@ def _link_files(path: str, home: Path, target: Path) -> list[Path]:
         link_or_copy((home / name).resolve(), target / name)
     return [target / name for name in names]
 
-# %% ../../nbs/94_chain.replay.ipynb #a40c99db
+# %% ../../nbs/94_chain.replay.ipynb #7c15ac50
+def _images_path(problem: Mapping[str, Any]) -> str | None:
+    "The folder of the images that a table names, where it begins at the project's folder."
+    images = None if isinstance(problem["data"], str) else problem["data"].get("images")
+    return None if images is None or Path(str(images)).is_absolute() else str(images)
+
+
 def _lay_out(run: Run, about: Mapping[str, Any], folder: Path) -> Project:
     "Make the new project from the kept source, without its data."
     source = run.folder / "source"
-    deep = folder.joinpath(*["up"] * _depth(_source_path(read_yaml(source / "problem.yaml"))), about["project"])
+    problem = read_yaml(source / "problem.yaml")
+    deep = folder.joinpath(*["up"] * max(_depth(_source_path(problem)), _depth(_images_path(problem))), about["project"])
     for name in about["files"]:
         (deep / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, deep / name)
@@ -115,13 +122,23 @@ def _recorded_data(run: Run) -> str | None:
     keys = (manifest.get("key") or {} for manifest in run.manifests.values())
     return next((str(key["data"]) for key in keys if "data" in key), None)
 
+# %% ../../nbs/94_chain.replay.ipynb #1d7e09a2
+def _link_all(project: Project, home: Path) -> list[Path]:
+    "Have the files and images of a project at the same place, seen from the new one; gives what is to be removed when they have changed."
+    from mlbench.problem.images import link_images, reads_folder
+
+    if (home / "data" / "images").is_dir():
+        link_or_copy(home / "data" / "images", project.path / "data" / "images")
+    path, images = _source_path(read_yaml(project.path / "problem.yaml")), link_images(project.problem, home)
+    return images + (_link_files(path, home, project.path) if path is not None and not reads_folder(project.problem, home) else [])
+
 
 def _same_data(run: Run, project: Project, home: Path | None) -> str | None:
     "Give the new project its data; why that could not be done, None when it has the same data now."
     path = _source_path(read_yaml(project.path / "problem.yaml"))
     if path is not None and home is None:
         return "the project that the run belongs to is not here"
-    linked = _link_files(path, home, project.path) if path is not None and home is not None else []
+    linked = _link_all(project, home) if home is not None else []
     try:
         found = problem_parts(project)["data"]
     except (DataError, OSError) as error:

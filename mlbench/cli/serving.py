@@ -98,11 +98,14 @@ def score_table(
     source: str,  # the rows
 ) -> Any:  # pandas DataFrame: the rows with `prediction`, and `probability_CLASS`
     "Predict for every row of a table; DataError names the columns that do not fit."
+    from mlbench.data.images import image_columns, rooted
+    from mlbench.data.places import images_root
     from mlbench.data.sources import read_table
     from mlbench.deployment.bundle import Bundle
 
     loaded, frame = Bundle.load(bundle), read_table(source).frame
-    answer = loaded.answer(frame)
+    pictures = image_columns(frame)
+    answer = loaded.answer(rooted(frame, pictures, images_root(source, Path.cwd())) if pictures else frame)
     scored = frame.assign(prediction=answer["predictions"])
     for n, label in enumerate(answer.get("classes") or []):
         scored[f"probability_{label}"] = [row[n] for row in answer["probabilities"]]

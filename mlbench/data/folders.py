@@ -23,6 +23,16 @@ __all__ = ['IMAGE_NAMES', 'SPLIT_NAMES', 'image_files', 'is_image_folder', 'Plac
 IMAGE_NAMES = re.compile(r"(?i)\.(?:png|jpe?g|gif|bmp|tiff?|webp)$")
 
 
+def _own(place: str, name: str) -> bool:
+    "Whether a folder in a place is a project, or belongs to the project around it."
+    if os.path.exists(os.path.join(place, name, "problem.yaml")):
+        return True
+    here, above = os.path.join(place, "problem.yaml"), os.path.join(place, "..", "problem.yaml")
+    if name in ("runs", "reproductions", "registry"):
+        return os.path.exists(here)
+    return name == "images" and os.path.basename(os.path.abspath(place)) == "data" and os.path.exists(above)
+
+
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     "Folders below one, with their visible files, in the order of their names."
     seen = set()
@@ -32,7 +42,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")) and not os.path.exists(os.path.join(place, f, "problem.yaml")))
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")) and not _own(place, f))
         yield os.path.relpath(place, folder), sorted(n for n in names if not n.startswith("."))
 
 

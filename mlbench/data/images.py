@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FORMATS', 'MOST_PIXELS', 'MOST_BYTES', 'FITS', 'MOST_SIDE', 'ImageFacts', 'decoded', 'look_at_image', 'is_reference',
-           'ImageStore', 'image_bytes', 'is_missing', 'pixels_of', 'image_columns', 'rooted', 'keep_images',
-           'evidence_sentence']
+           'ImageStore', 'image_bytes', 'is_missing', 'text_cell', 'pixels_of', 'image_columns', 'rooted',
+           'keep_images', 'evidence_sentence']
 
 # %% ../../nbs/09_data.images.ipynb #1fb03005
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
@@ -347,6 +347,27 @@ def image_bytes(
         return ImageStore.of(project).bytes_of(text)
     return _from_file(text, root) if _looks_like_file(text, root) else _from_base64(text)
 
+# %% ../../nbs/09_data.images.ipynb #d648f228
+def is_missing(
+    cell: Any,  # of a table
+) -> bool:
+    "Whether a cell holds nothing: None, NaN, NA, or text of blanks alone."
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return True
+    return type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
+
+# %% ../../nbs/09_data.images.ipynb #31c289aa
+def text_cell(
+    cell: Any,  # as for `image_bytes`, or missing
+) -> Any:  # text stays, a path becomes text, everything else a data URI; what is missing stays missing
+    "A cell with a picture as text; raises `DataError` for what is no picture."
+    if isinstance(cell, str) or is_missing(cell):
+        return cell
+    if isinstance(cell, Path):
+        return str(cell)
+    data = image_bytes(cell)
+    return f"data:image/{'jpeg' if data[:2] == bytes([255, 216]) else 'png'};base64,{base64.b64encode(data).decode()}"
+
 # %% ../../nbs/09_data.images.ipynb #c79bb310
 class _Memory:
     "Pixels by key, up to so many bytes; the last two words of a key are the shape and the fit."
@@ -379,15 +400,6 @@ def _key(cell: Any, root: Path | None) -> tuple[Any, ...] | None:
     path = (root or Path.cwd()) / Path(cell).expanduser()
     facts = path.stat() if path.is_file() else None
     return (str(path), facts.st_mtime_ns, facts.st_size) if facts else None
-
-# %% ../../nbs/09_data.images.ipynb #9c2c55c4
-def is_missing(
-    cell: Any,  # of a table
-) -> bool:
-    "Whether a cell holds nothing: None, NaN, NA, or text of blanks alone."
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return True
-    return type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
 
 # %% ../../nbs/09_data.images.ipynb #ac2022dc
 def _pixels(cell: Any, shape: tuple[int, int, int], fit: str, root: Path | None) -> np.ndarray:

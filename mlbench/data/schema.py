@@ -165,7 +165,7 @@ def _numbers_kind(look: Look) -> tuple[str, str]:
     return "numeric", "numbers" if look.unique > 20 else f"numbers, {look.unique} different ones"
 
 # %% ../../nbs/06_data.schema.ipynb #73f6698d
-_IMAGE = r"(?i)\.(?:png|jpe?g|gif|bmp|tiff?|webp)$"
+_IMAGE = r"(?i)^data:image/[a-z0-9.+-]+;base64,|\.(?:png|jpe?g|gif|bmp|tiff?|webp)$"
 _ISO_DATE = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?$"
 _NUMBER = r"^\s*[+-]?(?:0|[1-9]\d*)?(?:\.\d*)?(?:[eE][+-]?\d+)?\s*$"
 
@@ -194,7 +194,8 @@ def _all_dates(words: pd.Series) -> bool:
 def _kept_as_text(look: Look) -> tuple[str, str] | None:
     "Image paths, and numbers and dates that nobody has turned into numbers and dates."
     if _all_match(look.sample, _IMAGE):
-        return "image", "the values end like image files"
+        within = str(look.sample.iloc[0])[:5].lower() == "data:"
+        return "image", "the values are images as data URIs" if within else "the values end like image files"
     if _all_match(look.sample, _ISO_DATE) and _all_dates(look.values):
         return "date", "dates kept as text"
     filled = look.sample[look.sample.str.strip() != ""]
@@ -426,6 +427,10 @@ def infer_schema(
 # %% ../../nbs/06_data.schema.ipynb #9b275f50
 def _conform_column(series: pd.Series, column: Column, mistakes: list[str]) -> pd.Series:
     "One column in canonical form; what cannot be turned is added to `mistakes`."
+    if column.kind == "image" and series.dtype == object:
+        from mlbench.data.images import text_cell
+
+        series = series.map(text_cell)
     if column.kind not in ("numeric", "date"):
         return canonical_text(series)
     if column.kind == "numeric":

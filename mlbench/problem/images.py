@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..core.errors import DataError
+from ..core.files import link_or_copy
 from ..core.show import escape, percent, plural
-from ..data.folders import IMAGE_NAMES
+from ..data.folders import IMAGE_NAMES, image_files, is_image_folder
 from mlbench.data.images import (
     ImageFacts,
     ImageStore,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mlbench.problem.problem import Problem
 
 # %% auto #0
-__all__ = ['KeptImages', 'kept_images', 'find_root', 'places_near', 'first_look']
+__all__ = ['KeptImages', 'kept_images', 'find_root', 'places_near', 'first_look', 'reads_folder', 'link_images']
 
 # %% ../../nbs/14_problem.images.ipynb #4f1972d3
 def _severity(lost: int, cells: int) -> str:
@@ -160,3 +161,29 @@ def first_look(
     grey = sum(f.mode in ("1", "L", "LA", "I") or f.mode.startswith("I;16") for f in looked)
     colour = "grey" if grey == len(looked) else "in colour" if not grey else "grey and in colour"
     return f"{size} pixels, {colour}" + (f"; {len(wrong)} of {len(wrong) + len(looked)} cannot be used ({wrong[0]})" if wrong else "")
+
+# %% ../../nbs/14_problem.images.ipynb #5a1076a8
+def reads_folder(
+    problem: Problem,
+    home: Path,  # the folder from which its source is seen
+) -> bool:
+    "Whether the source of a problem is a folder of images."
+    source = problem.data.source
+    return "://" not in source and not source.startswith("example:") and is_image_folder(home / source)
+
+
+def link_images(
+    problem: Problem,  # in its new folder
+    home: Path,  # the folder that it was made in
+) -> list[Path]:  # what was made
+    "Have the pictures that a problem names at the same place, seen from its new folder."
+    places = [problem.data.source] if reads_folder(problem, home) else []
+    places += [problem.data.images] if problem.data.images is not None else []
+    made = []
+    for place in places:
+        for name in [] if Path(place).is_absolute() else image_files(home / place):
+            target = problem.base / place / name
+            if not target.exists():
+                link_or_copy((home / place / name).resolve(), target)
+                made.append(target)
+    return made
