@@ -267,3 +267,19 @@ def test_styles_are_fitted_when_they_are_asked_for():
     assert fitted["words"] is fitted["words"]
     with pytest.raises(UsageError, match="'words'"):
         fitted["word"]
+
+
+def test_every_style_is_stored_and_read_again(shown):
+    from mlbench.training.store import estimator_bytes, read_estimator
+
+    plan, table, schema, fitted = shown
+    rows = conform(table, schema, plan.inputs)
+    for style in ("trees", "words", "parts"):
+        data = estimator_bytes(fitted[style].transformer)
+        again = read_estimator(data)
+        assert estimator_bytes(again) == data, "the same bytes once more"
+        one, other = fitted[style].transformer.transform(rows), again.transform(rows)
+        if style == "parts":
+            assert again.parts_ == fitted[style].transformer.parts_ and all(np.array_equal(one[f], other[f]) for f in one.dtype.names)
+        else:
+            np.testing.assert_array_equal(*(m.toarray() if hasattr(m, "toarray") else m for m in (one, other)))
