@@ -17,7 +17,7 @@ from ..core.errors import UsageError
 from ..core.files import sha256_text
 
 # %% auto #0
-__all__ = ['SHUFFLED_BYTES', 'step_seed', 'Batches', 'as_tensors', 'RecordBatches', 'steps_of_epoch', 'step_slice']
+__all__ = ['SHUFFLED_BYTES', 'step_seed', 'Batches', 'as_tensors', 'home_of', 'RecordBatches', 'steps_of_epoch', 'step_slice']
 
 # %% ../../nbs/46_models.batches.ipynb #7cadc497
 _WORD = (1 << 64) - 1
@@ -73,8 +73,23 @@ def as_tensors(
         raise UsageError("There is no part to learn from. Give a structured array, a matrix, or arrays by name.")
     return {name: v if isinstance(v, Tensor) else torch.from_numpy(np.array(v, order="C")) for name, v in fields.items()}
 
-# %% ../../nbs/46_models.batches.ipynb #759a53da
+# %% ../../nbs/46_models.batches.ipynb #f01c198f
 SHUFFLED_BYTES = 256_000_000  # data sets up to this size are copied in the order of an epoch
+
+
+def home_of(
+    size: int,  # of a data set, in bytes
+    device: torch.device,  # where is computed
+) -> torch.device:
+    "Where a data set lies: with the GPU that computes when it has room for it, else in the memory of the machine."
+    if device.type != "cuda":
+        return device
+    return device if 2 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    "A batch on its way to where is computed, without waiting for it."
+    return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _order(
@@ -90,7 +105,7 @@ def _order(
         self.epoch = epoch
     return self.shuffled.numpy()
 
-
+# %% ../../nbs/46_models.batches.ipynb #fbc98302
 def _batch(
     self: RecordBatches,
     where: slice,  # of the order of the epoch, or of the rows as they are
@@ -101,12 +116,14 @@ def _batch(
     parts, target = (self.views or (self.parts, self.target)) if training else (self.parts, self.target)
     rows: Any = self.shuffled[where].to(target.device) if training and self.views is None else where
     found, target = {name: part[rows] for name, part in parts.items()}, target[rows]
+    if target.device != self.device:
+        found, target = {name: _sent(part, self.device) for name, part in found.items()}, _sent(target, self.device)
     if training and self.augment is not None:
         self.generator.manual_seed(step_seed(self.seed, "augment", number))
         return self.augment(found, target, self.generator, True)
     return found, target
 
-# %% ../../nbs/46_models.batches.ipynb #f1c9e1bc
+# %% ../../nbs/46_models.batches.ipynb #9b1f22b0
 class RecordBatches:
     "Rows of a data set in batches."
 
@@ -121,14 +138,17 @@ class RecordBatches:
         augment: Callable[..., Any] | None = None,  # called with parts, targets, a generator and True; gives parts and targets
         device: str | torch.device = "cpu",  # where the batches shall be
     ):
-        self.parts = {name: part.to(device) for name, part in as_tensors(X).items()}
+        parts = as_tensors(X)
+        self.bytes = sum(part.nbytes for part in parts.values())
+        self.device = torch.zeros(0, device=device).device  # with its number, where there are several
+        home = home_of(self.bytes, self.device)
+        self.parts = {name: part.to(home) for name, part in parts.items()}
         target = y if isinstance(y, Tensor) else torch.from_numpy(np.array(y))
-        self.target = target.to(device, torch.float32 if target.is_floating_point() else torch.int64)
+        self.target = target.to(home, torch.float32 if target.is_floating_point() else torch.int64)
         self.rows, self.size, self.seed, self.augment = len(self.target), size, seed, augment
         lengths = {name: len(part) for name, part in self.parts.items()}
         if not self.rows or set(lengths.values()) != {self.rows} or size < 1:
             raise UsageError(f"Parts of {lengths} rows, {self.rows} targets and batches of {size}: expected as many targets as rows, and at least one of each.")
-        self.bytes = sum(part.nbytes for part in self.parts.values())
         self.generator = torch.Generator(device)
         self.epoch, self.shuffled = -1, torch.arange(self.rows)
         self.views: tuple[dict[str, Tensor], Tensor] | None = None
