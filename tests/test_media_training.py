@@ -218,7 +218,10 @@ def test_pictures_by_path_are_learnt_from_and_have_no_rule(tmp_path):
     for n, data in enumerate(files):
         (tmp_path / f"{n}.png").write_bytes(data)
     frame = pd.DataFrame({"file": [str(tmp_path / f"{n}.png") for n in range(90)], "digit": [f"d{t % 3}" for t in truth]})
-    model = mb.fit(frame, "digit", models=["dummy", "patch_linear"], ensemble=False, search_trials=0, verbose=False)
+    frame.assign(file=[f"{n}.png" for n in range(90)]).to_csv(tmp_path / "scans.csv", index=False)
+    quick = {"models": ["dummy", "patch_linear"], "ensemble": False, "search_trials": 0, "verbose": False}
+    model, beside = mb.fit(frame, "digit", **quick), mb.fit(tmp_path / "scans.csv", "digit", **quick)
+    assert np.array_equal(beside.predict_proba(frame), model.predict_proba(frame)), "paths in a file start where the file lies"
     assert model.comparison.score("patch_linear")["log_loss"] < model.comparison.score("dummy")["log_loss"]
     assert model.predict(frame).shape == (90,)
     problem, plan = asked(frame, "digit")

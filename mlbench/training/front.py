@@ -17,6 +17,8 @@ import pandas as pd
 
 from ..core.errors import UsageError
 from ..core.progress import shown_progress
+from ..data.images import image_columns, rooted
+from ..data.places import images_root
 from ..data.schema import Schema, infer_schema
 from ..data.sources import read_table
 from ..data.splits import make_folds
@@ -41,12 +43,14 @@ __all__ = ['LOOK_FROM', 'WORTH', 'RESERVE', 'fit', 'check_kinds_of', 'check_limi
 
 # %% ../../nbs/58_training.front.ipynb #e3c023b3
 def _frame_of(data: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    "The table, and the name of where it came from."
+    "The table, and the name of where it came from; paths of pictures in a file start where the file lies."
     if isinstance(data, pd.DataFrame):
         return data, "frame"
     if not isinstance(data, str | Path):
         raise UsageError(f"data must be a path, a URL or a pandas DataFrame, not a {type(data).__name__}.")
-    return read_table(data).frame, str(data)
+    frame = read_table(data).frame
+    pictures = image_columns(frame)
+    return rooted(frame, pictures, images_root(str(data), Path.cwd())) if pictures else frame, str(data)
 
 
 def _problem_for(frame: pd.DataFrame, source: str, target: str, known: dict[str, Any]) -> Problem:
