@@ -12,7 +12,7 @@ from mlbench.core.errors import ExportError, UsageError
 from mlbench.deployment import Bundle, proven_onnx, write_bundle
 from mlbench.deployment.graph import Block, Graph
 from mlbench.deployment.rows import Scorer
-from mlbench.deployment.shrinking import AS_IT_IS, WAYS, Variant, pick, reproven, shrunk, single_constants, smaller_file, variants_frame
+from mlbench.deployment.shrinking import AS_IT_IS, WAYS, Variant, made_smaller, pick, reproven, shrunk, single_constants, smaller_file, variants_frame
 from mlbench.deployment.torchgraph import _entered, network_block
 from mlbench.problem.criteria import parse_criterion
 
@@ -158,3 +158,20 @@ def test_a_file_that_gives_no_number_is_refused(packed, monkeypatch):
     monkeypatch.setattr("mlbench.deployment.shrinking.check_parity", lambda *a, **k: dataclasses.replace(parity, max_rel=float("inf")))
     with pytest.raises(ExportError, match="gives no number where the model does"):
         reproven(model, FIRST._replace(name="int8"), parity, frame)
+
+
+def test_the_word_of_the_template(packed):
+    from types import SimpleNamespace
+
+    model, frame, data, parity = packed
+    problem = SimpleNamespace(metric="log_loss", criteria=lambda: [parse_criterion("model_size_mb", f"<= {0.6 * len(data) / 1e6}")])
+    left = made_smaller("no", data, parity, model, frame, problem)
+    assert left.chosen.data == data
+    assert left.parity is parity
+    taken = made_smaller("fp16", data, parity, model, frame, problem)
+    assert taken.chosen.name == "fp16"
+    assert len(taken.to_frame()) == 2
+    assert "Weights as fp16" in taken.sentence()
+    assert taken.parity.passed
+    with pytest.raises(UsageError, match="shrink='int4' is unknown"):
+        made_smaller("int4", data, parity, model, frame, problem)

@@ -32,6 +32,8 @@ _MODULES = {
         "versions_frame",
     ],
     "rows": ["InputError"],
+    "shrinking": ["Variant", "made_smaller", "pick", "shrunk"],
+    "torchgraph": ["network_difference"],
     "whatif": ["swings", "what_if_figure"],
 }
 

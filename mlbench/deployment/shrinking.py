@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['WAYS', 'ROWS', 'AS_IT_IS', 'single_constants', 'smaller_file', 'Variant', 'metric_interval', 'shrunk', 'pick',
-           'variants_frame', 'reproven']
+           'variants_frame', 'reproven', 'Smaller', 'made_smaller']
 
 # %% ../../nbs/72_deployment.shrinking.ipynb #cc56e9ef
 def _opened(data: bytes) -> Any:
@@ -311,3 +311,48 @@ def reproven(
     if not np.isfinite(found.max_rel):
         raise ExportError(f"The file with weights as {variant.name} gives no number where the model does. Take another way: shrink='fp16' is the nearest.")
     return replace(found, tolerance=max(proof.tolerance, 1.01 * found.max_rel), passed=True)
+
+# %% ../../nbs/72_deployment.shrinking.ipynb #daa0860e
+@dataclass(frozen=True)
+class Smaller:
+    "The file that is handed over, and the files that it was compared with."
+
+    chosen: Variant
+    parity: Parity  # of the chosen file
+    variants: list[Variant]  # all that were measured; empty where none was asked for
+    metric: str
+
+    def to_frame(self) -> pd.DataFrame:
+        "The files side by side; no row where none was asked for."
+        return variants_frame(self.variants, self.chosen, self.metric)
+
+    def sentence(self) -> str:
+        "What came of it, in words."
+        if not self.variants:
+            return "The file is handed over as it is; shrink='auto' tries weights of fewer bits where a network is part of the model."
+        if len(self.variants) == 1:
+            return "No network is part of the model, so there is nothing to shrink."
+        first, best = self.variants[0], self.chosen
+        if best.name == AS_IT_IS:
+            return f"None of {len(self.variants) - 1} smaller files is better in size and speed without costing {self.metric}: the original is handed over."
+        gain = f"{number(first.size_mb / best.size_mb)} times smaller, one row in {number(best.latency_ms)} ms instead of {number(first.latency_ms)} ms"
+        return f"Weights as {best.name}: {gain}; answers differ by up to {number(best.differs)}, and {self.metric} stays within noise."
+
+# %% ../../nbs/72_deployment.shrinking.ipynb #2a0c35b3
+def made_smaller(
+    shrink: str,  # "no", "auto" for all of `WAYS`, or one of them
+    data: bytes,  # an ONNX file
+    parity: Parity,  # and its proof
+    model: Any,  # the fitted mlbench.training.model.Model that it was made from
+    frame: pd.DataFrame,  # rows of training, as they were read, with the target
+    problem: Any,  # its metric and its criteria count
+    rows: int = 2000,  # real rows that are compared at most
+) -> Smaller:
+    "Try smaller weights and take what is good enough; `UsageError` for an unknown way."
+    if shrink not in ("no", "auto", *WAYS):
+        raise UsageError(f"shrink={shrink!r} is unknown. {did_you_mean(shrink, ['no', 'auto', *WAYS])}")
+    if shrink == "no":
+        return Smaller(Variant(AS_IT_IS, data, len(data) / 1e6, float("nan"), (float("nan"),) * 3, 0.0), parity, [], problem.metric)
+    variants = shrunk(data, model, frame, problem.metric, tuple(WAYS) if shrink == "auto" else (shrink,))
+    chosen = pick(variants, problem.criteria(), problem.metric)
+    return Smaller(chosen, reproven(model, chosen, parity, frame, rows), variants, problem.metric)
