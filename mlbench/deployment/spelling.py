@@ -18,7 +18,7 @@ from ..core.errors import UsageError
 from .sources import Origin
 
 # %% auto #0
-__all__ = ['WIDTH', 'PACKAGES', 'Code', 'Call', 'word', 'literal', 'Builder']
+__all__ = ['WIDTH', 'PACKAGES', 'UNSPOKEN', 'Code', 'Call', 'word', 'literal', 'Builder']
 
 # %% ../../nbs/74_deployment.spelling.ipynb #a5b8cb11
 WIDTH = 160  # of a line at most
@@ -82,6 +82,7 @@ def _bracketed(left: str, parts: Sequence[tuple[str, Any]], right: str, indent: 
 
 # %% ../../nbs/74_deployment.spelling.ipynb #5d5e7021
 PACKAGES = ("sklearn", "lightgbm")  # that estimators may come from
+UNSPOKEN = ("DeepClassifier", "DeepRegressor", "Records", "Pixels", "PatchFeatures")  # classes of mlbench that no script holds
 
 
 def _public_module(kind: type) -> str:
@@ -118,6 +119,11 @@ class Builder:
     def kind(self, estimator: Any) -> Code:
         "The class of an estimator; UsageError for one that is not known."
         kind = type(estimator)
+        if kind.__module__.startswith("mlbench.") and kind.__name__ in UNSPOKEN:
+            raise UsageError(
+                f"the model holds {kind.__name__}, which reads texts or images as networks do, and a script cannot hold that. "
+                "Leave network, word_bag and patch_linear out of training.models, or take the bundle: mlbench serve and mlbench score run it."
+            )
         if kind.__module__.startswith("mlbench."):
             return self.need(plain.__name__ if hasattr(plain, kind.__name__) else kind.__module__, kind.__name__)
         if kind.__module__.split(".")[0] in PACKAGES:
