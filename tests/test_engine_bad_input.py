@@ -69,7 +69,7 @@ def checked(model, rows):
 
 
 FAMILIES = [spec.name for spec in MODELS if spec.name != "word_bag"]  # it reads texts alone, and the hostile table has none
-WEIGHED = [f"{kind}_weighted" for kind in WEIGHABLE if kind not in ("sparse_linear", "tree", "random_forest")]
+WEIGHED = [f"{kind}_weighted" for kind in WEIGHABLE if kind not in ("sparse_linear", "tree", "random_forest", "word_bag")]
 TARGETS = {"binary": "late", "multiclass": "late", "regression": "hours"}
 ALL = [f"{task}-{who}" for task in TARGETS for who in [*FAMILIES, "ensemble", "interpretable"]] + [f"multiclass-{who}" for who in WEIGHED]
 
@@ -151,7 +151,7 @@ def test_every_family_refuses_what_cannot_be_learned(family):
     refused(ProblemError, frame, "no column is left", ignore=["km", "station", "day", "weight", "hours"], **more)
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "dummy"])
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("dummy", "patch_linear")])  # the latter is held back for thousands of patterns
 def test_every_family_says_and_shows_that_a_column_is_the_target(family):
     "Under another name, for classes and for values: a warning that names the column, and a score that shows it."
     frame = rentals(180)
