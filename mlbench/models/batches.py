@@ -74,7 +74,7 @@ def as_tensors(
     return {name: v if isinstance(v, Tensor) else torch.from_numpy(np.array(v, order="C")) for name, v in fields.items()}
 
 # %% ../../nbs/46_models.batches.ipynb #f01c198f
-SHUFFLED_BYTES = 256_000_000  # data sets up to this size are copied in the order of an epoch
+SHUFFLED_BYTES = 4_000_000  # data sets up to this size are copied in the order of an epoch: they stay in the processor's cache
 
 
 def home_of(
@@ -114,8 +114,11 @@ def _batch(
 ) -> tuple[dict[str, Tensor], Tensor]:  # parts by name, targets
     "Some rows."
     parts, target = (self.views or (self.parts, self.target)) if training else (self.parts, self.target)
-    rows: Any = self.shuffled[where].to(target.device) if training and self.views is None else where
-    found, target = {name: part[rows] for name, part in parts.items()}, target[rows]
+    if training and self.views is None:
+        rows = self.shuffled[where].to(target.device)
+        found, target = {name: part.index_select(0, rows) for name, part in parts.items()}, target.index_select(0, rows)
+    else:
+        found, target = {name: part[where] for name, part in parts.items()}, target[where]
     if target.device != self.device:
         found, target = {name: _sent(part, self.device) for name, part in found.items()}, _sent(target, self.device)
     if training and self.augment is not None:
