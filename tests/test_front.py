@@ -119,7 +119,7 @@ def stop(watch, loss=None):
 
 rounds.Watch.stop = stop
 specs = [model_spec("dummy"), model_spec("linear"), model_spec("lightgbm").variant("endless", {"n_estimators": 10**8})]
-front.line_up = lambda *given: specs
+front.line_up_for = lambda *given: specs
 model = mb.fit(frame, "y", n_jobs=1, verbose=False)
 fits = model.comparison.arena.entries["endless"].fits
 print(len(fits), 100 < fits[0].again["n_estimators"] < 10**8, model.comparison.notes, np.isfinite(model.predict(frame)).all())
