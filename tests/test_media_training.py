@@ -240,3 +240,13 @@ def test_features_are_priced_by_the_styles_that_are_asked_for():
     for styles in (TABLE_STYLES, ("words",), ("parts",)):
         assert feature_cost(plan, frame, y, schema, tried=100, styles=styles).row > 0
     assert replace(model_spec("network"), name="mine").style == "parts"
+
+
+def test_slow_features_of_other_styles_do_not_keep_a_network_out():
+    from mlbench.training.arena import _features_ahead
+
+    folds = [SimpleNamespace(seconds={"linear": 20.0}) for _ in range(4)]
+    arena = SimpleNamespace(folds=folds, n_folds=4)
+    assert _features_ahead(arena, "parts") == 0 and _features_ahead(arena, "trees") == 80 and _features_ahead(arena, "linear") == 0
+    folds[0].seconds["parts"] = 2.0
+    assert _features_ahead(arena, "parts") == 6
