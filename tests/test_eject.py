@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -285,14 +286,20 @@ def test_one_fit_with_a_temperature(tmp_path, monkeypatch, task):
     assert any("One model, fitted once." in "".join(cell["source"]) for cell in notebook["cells"])
 
 
-def test_a_run_of_a_project(tmp_path):
-    "As a user does it: a project, its run up to the training on a part of the rows with a search in a space of one's own, the script."
+def shop_in(folder: Path) -> tuple[pd.DataFrame, list[str], dict[str, Any]]:
+    "A project named shop, made by the command line: its table, the command, and how to call it."
     table = customers(300).assign(answer=lambda t: TARGETS["binary"](t["hidden"]))
-    table[["age", "code", "plan", "since", "answer"]].to_csv(tmp_path / "rows.csv", index=False)
-    here = {"cwd": tmp_path, "capture_output": True, "text": True}
+    table[["age", "code", "plan", "since", "answer"]].to_csv(folder / "rows.csv", index=False)
+    here: dict[str, Any] = {"cwd": folder, "capture_output": True, "text": True}
     mlbench = [sys.executable, "-m", "mlbench"]
     made = subprocess.run([*mlbench, "new", "shop", "--data", "rows.csv", "--target", "answer"], **here)
     assert made.returncode == 0, made.stdout + made.stderr
+    return table, mlbench, here
+
+
+def test_a_run_of_a_project(tmp_path):
+    "As a user does it: a project, its run up to the training on a part of the rows with a search in a space of one's own, the script."
+    _, mlbench, here = shop_in(tmp_path)
     chosen = "models: [linear, lightgbm]\n  max_rows: 200\n  search_trials: 2\n  search_space: {linear: {C: [0.01, 0.1, log]}}\n"
     (tmp_path / "shop" / "params.yaml").write_text(f"training:\n  {chosen}")
     code, text = said("eject", "--project", str(tmp_path / "shop"))
@@ -315,12 +322,7 @@ def test_a_run_of_a_project(tmp_path):
 
 def test_a_run_on_the_rows_that_there_was_time_for(tmp_path):
     "Small numbers in the project's own notebook make its table a long one."
-    table = customers(300).assign(answer=lambda t: TARGETS["binary"](t["hidden"]))
-    table[["age", "code", "plan", "since", "answer"]].to_csv(tmp_path / "rows.csv", index=False)
-    here = {"cwd": tmp_path, "capture_output": True, "text": True}
-    mlbench = [sys.executable, "-m", "mlbench"]
-    made = subprocess.run([*mlbench, "new", "shop", "--data", "rows.csv", "--target", "answer"], **here)
-    assert made.returncode == 0, made.stdout + made.stderr
+    table, mlbench, here = shop_in(tmp_path)
     (tmp_path / "shop" / "params.yaml").write_text("training:\n  models: [linear, lightgbm]\n")
     book = next((tmp_path / "shop").rglob("04_training.ipynb"))
     content = json.loads(book.read_text())

@@ -15,22 +15,12 @@ from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.files import sha256_text
+from .layers import stirred
 
 # %% auto #0
 __all__ = ['SHUFFLED_BYTES', 'step_seed', 'Batches', 'as_tensors', 'home_of', 'RecordBatches', 'steps_of_epoch', 'step_slice']
 
 # %% ../../nbs/46_models.batches.ipynb #7cadc497
-_WORD = (1 << 64) - 1
-
-
-def _mixed(n: int) -> int:
-    "64 bits, each of which depends on all bits of `n`."
-    n = (n + 0x9E3779B97F4A7C15) & _WORD
-    n = ((n ^ (n >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    n = ((n ^ (n >> 27)) * 0x94D049BB133111EB) & _WORD
-    return n ^ (n >> 31)
-
-
 @lru_cache(maxsize=256)
 def _begun(seed: int, purpose: str, rank: int) -> int:
     return int(sha256_text(f"{seed} {purpose} {rank}")[:16], 16)
@@ -43,7 +33,7 @@ def step_seed(
     rank: int = 0,  # of the process, where several train together
 ) -> int:  # 0 to 2**63 - 1
     "A seed for one purpose in one step."
-    return _mixed(_begun(seed, purpose, rank) ^ step) >> 1
+    return stirred(_begun(seed, purpose, rank) ^ step) >> 1
 
 # %% ../../nbs/46_models.batches.ipynb #00a4e847
 class Batches(Protocol):

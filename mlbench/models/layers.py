@@ -15,14 +15,16 @@ from torch import nn
 from .tabm import FAR, LIMIT, bent, piece_edges
 
 # %% auto #0
-__all__ = ['SOME_PICTURES', 'SOME_ROWS', 'BEGINNINGS', 'mixed', 'Drop', 'random_bytes', 'set_generators', 'some_rows',
+__all__ = ['SOME_PICTURES', 'SOME_ROWS', 'BEGINNINGS', 'stirred', 'mixed', 'Drop', 'random_bytes', 'set_generators', 'some_rows',
            'Normalise', 'center_and_scale', 'Bend', 'Curves', 'Words', 'pooled', 'initialise', 'made']
 
 # %% ../../nbs/46_models.layers.ipynb #9f919a1e
 _ALL = (1 << 64) - 1
 
 
-def _stirred(number: int) -> int:
+def stirred(
+    number: int,  # any
+) -> int:  # from 0 to 2**64 - 1
     "Stir the bits of a number (splitmix64)."
     number = (number + 0x9E3779B97F4A7C15) & _ALL
     number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _ALL
@@ -35,7 +37,7 @@ def mixed(
     step: int,  # from 0
 ) -> int:  # from 0 to 2**63 - 1
     "One seed from two numbers."
-    return _stirred(_stirred(seed & _ALL) ^ (step & _ALL)) >> 1
+    return stirred(stirred(seed & _ALL) ^ (step & _ALL)) >> 1
 
 # %% ../../nbs/46_models.layers.ipynb #3db94191
 class Drop(nn.Module):

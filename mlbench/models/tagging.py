@@ -19,11 +19,12 @@ from .layers import Drop, made
 from .lazymodel import KeptModel
 from .loop import LoopSettings, RecordBatches, Trainer, device_of
 from .neural import one_thread, split_held_out
+from .sequences import FAR_BELOW, EncoderLayer
 from ..problem.spans import span_f1, spans_of
 
 # %% auto #0
 __all__ = ['LOOKS', 'Chain', 'best_tags', 'tag_shares', 'shape_of', 'looks_of', 'learn_looks', 'numbers_of', 'wave_positions',
-           'Block', 'Reader', 'never_made', 'chain_loss', 'checked_sentences', 'hide_words', 'SequenceTagger']
+           'Reader', 'never_made', 'chain_loss', 'checked_sentences', 'hide_words', 'SequenceTagger']
 
 # %% ../../nbs/47_models.tagging.ipynb #4484f6f3
 class Chain(nn.Module):
@@ -154,25 +155,6 @@ def wave_positions(
     angles = torch.arange(length).unsqueeze(1) * rates
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)[:, :width]
 
-
-class Block(nn.Module):
-    "One block of a Transformer encoder, norms first (Vaswani et al. 2017; Xiong et al. 2020): (rows, length, width) to the same."
-
-    def __init__(self, width: int, dropout: float):
-        super().__init__()
-        self.heads = max(width // 32, 1)
-        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.triple, self.join = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.drop = Drop(dropout)
-
-    def forward(self, values: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        "Each word looks at all words that are there."
-        query, key, value = self.triple(self.norms[0](values)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=there[:, None, None])
-        values = values + self.drop(self.join(seen.transpose(1, 2).flatten(2)))
-        return values + self.drop(self.narrow(nn.functional.gelu(self.wide(self.norms[1](values)))))
-
 # %% ../../nbs/47_models.tagging.ipynb #289ae170
 class Reader(nn.Module):
     "Scores of tags for each word: parts of `LOOKS` (rows, length) to emissions (rows, length, tags)."
@@ -185,7 +167,7 @@ class Reader(nn.Module):
         read = sum(widths.values())
         self.narrow = nn.Linear(read, width) if encoder == "transformer" else nn.Identity()
         if encoder == "transformer":
-            self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
+            self.blocks = nn.ModuleList(EncoderLayer(width, dropout) for _ in range(depth))
         else:
             self.lstm = nn.LSTM(read, width // 2, depth, batch_first=True, bidirectional=True)
         self.scores = nn.Linear(width, tags)
@@ -201,8 +183,9 @@ class Reader(nn.Module):
             values, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=there.shape[1])
         else:
             values = values + wave_positions(values.shape[1], values.shape[2]).to(values)
+            unseen = ((there.float() - 1) * FAR_BELOW)[:, None, None]
             for block in self.blocks:
-                values = block(values, there)
+                values = block(values, unseen)
         return self.scores(self.after(values))
 
 # %% ../../nbs/47_models.tagging.ipynb #ad97aa65
