@@ -141,6 +141,9 @@ def test_faults_are_told(digits):
         small(components=0).fit(digits[:60])
     with pytest.raises(UsageError, match="scale='rows'"):
         small(scale="rows").fit(digits[:60])
+    for wrong, words in (({"hidden": (8, 0)}, r"hidden=\(8, 0\)"), ({"hidden": 8}, "hidden=8"), ({"validation_fraction": 2}, "validation_fraction=2")):
+        with pytest.raises(UsageError, match=words):
+            small(**wrong).fit(digits[:60])
     with pytest.raises(UsageError, match="contamination=0.9"):
         small(AutoencoderOutliers, contamination=0.9).fit(digits[:60])
     with pytest.raises(ValueError, match="expected \\(rows, 3\\)"):

@@ -16,24 +16,20 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from bundles import BLOCKED, packed_in
 from test_deployment_export import customers, fitted
 
 from mlbench.core.errors import MlbenchError
 from mlbench.core.files import read_json, read_lines
-from mlbench.deployment import Bundle, ask, measure_latency, proven_onnx, request_rows, smoke_test, start_service, write_bundle
+from mlbench.deployment import Bundle, ask, measure_latency, request_rows, smoke_test, start_service
 from mlbench.deployment.rows import InputError
-
-BLOCKED = ("pandas", "sklearn", "torch", "scipy", "lightgbm", "onnx", "plotly", "pydantic", "mlflow", "skops", "pyarrow", "papermill", "ruamel")
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     "A model, its rows and its bundle."
     model, frame = fitted(customers(), "binary", "lightgbm")
-    onnx, parity = proven_onnx(model, frame)
-    metrics = {"roc_auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
-    folder = tmp_path_factory.mktemp("bundles") / "customers"
-    return model, frame, write_bundle(folder, model, onnx, parity, frame, "customers", metrics=metrics, metric="roc_auc")
+    return model, frame, packed_in(tmp_path_factory.mktemp("bundles") / "customers", model, frame)
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,18 @@ def test_what_cannot_be_learned_from_is_told(digits, monkeypatch):
     for rows in (np.zeros((9, 3)), np.zeros((1, 8, 8), np.uint8), np.zeros((9, 2, 8), np.uint8)):
         with pytest.raises(DataError, match="ImageGenerator"):
             ImageGenerator(**TINY).fit(rows, np.arange(len(rows)))
+    for classes, words in (
+        (answers, "50 images and classes of shape"),
+        (answers[:20], r"expected one class for each image, of shape \(50,\)"),
+        (np.where(answers[:50] > 5, np.nan, 1.0), "images without a class"),
+        (np.linspace(0, 1, 50), "continuous"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ImageGenerator(**TINY).fit(pictures[:50], classes)
+    with pytest.raises(UsageError, match="latent=0, expected a whole number of at least 1; batch_size=1, expected .* at least 2; average=2"):
+        ImageGenerator(**TINY | {"latent": 0, "batch_size": 1, "average": 2.0}).fit(pictures[:50], answers[:50])
+    with pytest.raises(DataError, match="images of float64 and uint8, expected bytes"):
+        frechet_distance(pictures / 255.0, pictures)
     monkeypatch.setattr(module, "_step", lambda *rest: (float("nan"), 1.0))
     with pytest.raises(StageError, match="diverged at step 0.*learning_rate below 0.002"):
         ImageGenerator(**TINY).fit(pictures[:50], answers[:50])

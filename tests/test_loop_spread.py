@@ -156,3 +156,19 @@ def test_shares_hold_every_row_once():
             assert max(s.stop - s.start for s in shares) - min(s.stop - s.start for s in shares) <= 1
     with pytest.raises(UsageError, match="Start the script by torchrun"), together():
         pass
+
+
+@pytest.mark.parametrize(
+    "told, words",
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', expected a whole number"),
+        ({"RANK": "5"}, "RANK=5 and WORLD_SIZE=2, expected a rank from 0 to below"),
+        ({}, "The 2 processes do not know where to meet .*MASTER_ADDR.*torchrun --nproc-per-node 2"),
+    ],
+)
+def test_what_torchrun_should_have_told_is_named(told, words, monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"} | told).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=words), together("cpu"):
+        pass

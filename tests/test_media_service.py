@@ -16,14 +16,13 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from bundles import BLOCKED, packed_in
 from test_media_export import fitted, offers, png
 
 from mlbench.core.files import read_json, read_lines
-from mlbench.deployment import Bundle, ask, proven_onnx, request_rows, smoke_test, start_service, write_bundle
+from mlbench.deployment import Bundle, ask, request_rows, smoke_test, start_service
 from mlbench.deployment.rows import REQUEST_BYTES, InputError
 from mlbench.deployment.whatif import swings, what_if_figure
-
-BLOCKED = ("pandas", "sklearn", "torch", "scipy", "lightgbm", "onnx", "plotly", "pydantic", "mlflow", "skops", "pyarrow", "papermill", "ruamel")
 
 
 def saved(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None, **settings) -> str:
@@ -47,10 +46,7 @@ def bomb(side: int) -> str:
 def packed(tmp_path_factory):
     "A model of offers with texts and photos, its rows, and its bundle."
     model, frame = fitted(offers(), "binary", "network")
-    onnx, parity = proven_onnx(model, frame)
-    metrics = {"roc_auc": {"value": 0.8, "low": 0.7, "high": 0.9}}
-    folder = tmp_path_factory.mktemp("bundles") / "offers"
-    return model, frame, write_bundle(folder, model, onnx, parity, frame, "offers", metrics=metrics, metric="roc_auc")
+    return model, frame, packed_in(tmp_path_factory.mktemp("bundles") / "offers", model, frame)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 
 from mlbench.core.errors import DataError, UsageError
 from mlbench.data.parts import Part, as_record, record_of
@@ -179,6 +179,23 @@ def test_faults_are_told(digits, mixed):
         PseudoLabels(LogisticRegression()).fit(pictures[:20].reshape(20, -1), y[:20])
     with pytest.raises(UsageError, match="found 'magic'"):
         pretraining_gains(LogisticRegression(), pictures, y, pictures, ways=["magic"])
+    gaps, endless = np.full((20, 3), np.nan), np.full((20, 3), np.inf)
+    for rows, words in ((gaps, "contains NaN"), (endless, "infinity"), (np.zeros((0, 3)), "0 sample"), (None, "scalar")):
+        for way in ("masked", "contrastive"):
+            with pytest.raises(ValueError, match=words):
+                pretrained(DeepClassifier(), rows, way, epochs=1)
+    with pytest.raises(UsageError, match="found NoneType, expected an estimator with start="):
+        pretrained(None, pictures[:20])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        Pretrained(DeepClassifier()).fit(pictures[:20], y[:7])
+    flat = pictures[:20].reshape(20, -1)
+    for estimator, options, words in (
+        (Ridge(), {}, "Ridge, expected a classifier with predict_proba"),
+        (LogisticRegression(), {"rounds": 0}, "rounds=0 and 20 unlabelled rows"),
+        (LogisticRegression(), {"unlabelled": flat[:0]}, "0 unlabelled rows"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            PseudoLabels(estimator, **{"unlabelled": flat} | options).fit(flat, y[:20])
     with pytest.raises(DataError, match="unlabelled= holds rows of uint8"):
         Pretrained(DeepClassifier(), unlabelled=pictures[:, :4]).fit(pictures[:20], y[:20])
     with pytest.raises(DataError, match="unlabelled= holds rows"):

@@ -11,7 +11,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .errors import UsageError
 from .secrets import holds_secret
 
 # %% auto #0
@@ -46,11 +48,18 @@ class Settings:
 def settings(
     environ: Mapping[str, str] | None = None,  # None reads the real one
 ) -> Settings:  # as it is now
-    "Read the settings from the environment."
+    "Read the settings from the environment; raises `UsageError` for a variable that should hold a number and does not."
     env = os.environ if environ is None else environ
 
     def path(name: str) -> Path | None:
         return Path(env[name]) if env.get(name) else None
+
+    def number(name: str, usual: int, kind: type[int] | type[float] = int) -> Any:
+        try:
+            return kind(env.get(name) or usual)
+        except ValueError as error:
+            what = f"the environment variable {name} is {env[name]!r}, expected a {'whole ' if kind is int else ''}number"
+            raise UsageError(f"{what}. Unset it, or write {name}={usual}.") from error
 
     run = path("MLBENCH_RUN")
     interactive = env.get("MLBENCH_INTERACTIVE", "0" if run or env.get("CI") else "1") == "1"
@@ -62,15 +71,15 @@ def settings(
         runner=env.get("MLBENCH_RUNNER") or None,
         fork_server=env.get("MLBENCH_FORK_SERVER", "1") != "0",
         server_folder=path("MLBENCH_SERVER_FOLDER"),
-        server_idle=float(env.get("MLBENCH_SERVER_IDLE") or 60),
-        server_pool=int(env.get("MLBENCH_SERVER_POOL") or 1),
+        server_idle=number("MLBENCH_SERVER_IDLE", 60, float),
+        server_pool=number("MLBENCH_SERVER_POOL", 1),
         interactive=interactive,
         debug=env.get("MLBENCH_DEBUG") == "1",
         wandb_mode=env.get("WANDB_MODE") or "offline",
         mlflow_uri=env.get("MLFLOW_TRACKING_URI") or None,
-        rank=int(env.get("RANK") or 0),
-        world=int(env.get("WORLD_SIZE") or 1),
-        local_rank=int(env.get("LOCAL_RANK") or 0),
+        rank=number("RANK", 0),
+        world=number("WORLD_SIZE", 1),
+        local_rank=number("LOCAL_RANK", 0),
     )
 
 # %% ../../nbs/01_core.settings.ipynb #41f5519c

@@ -139,6 +139,15 @@ def _in_words(kind: np.dtype) -> str:
     return ", ".join(f"{name} {kind[name].base} {kind[name].shape}" for name in kind.names or ())
 
 # %% ../../nbs/05_data.parts.ipynb #985b365b
+def _advice(X: np.ndarray) -> str:
+    "What to write for an array that is nearly right."
+    if X.ndim in (3, 4) and X.dtype.kind in "iuf":
+        return " Images are bytes from 0 to 255: write (255 * X).round().astype('uint8') for numbers from 0 to 1, X.astype('uint8') for those up to 255."
+    if X.dtype.kind in "OUS":
+        return " Texts and categories become numbers by the feature plan: plan.transformer('parts')."
+    return ""
+
+
 def as_record(
     X: Any,  # a record, (rows, height, width[, channels]) of uint8, or a matrix or data frame of numbers, which may be sparse
     parts: Sequence[Part] = (),  # those an estimator was fitted on; () finds them out
@@ -161,6 +170,6 @@ def as_record(
     else:
         raise DataError(
             "expected a record, images of shape (rows, height, width[, channels]) and type uint8, or a matrix of numbers, "
-            f"but got {X.dtype} of shape {X.shape}."
+            f"but got {X.dtype} of shape {X.shape}.{_advice(X)}"
         )
     return _fitting(record_of(known, [X]), known), known

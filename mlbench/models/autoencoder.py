@@ -165,6 +165,10 @@ def _as_rows(self: Autoencoder, X: Any, fitting: bool = False) -> np.ndarray:
 
 def _checked(self: Autoencoder) -> None:
     "Raises `UsageError` for parameters that cannot be."
+    sizes = list(self.hidden) if hasattr(self.hidden, "__iter__") else [0]
+    if min(sizes, default=1) < 1 or not 0 <= self.validation_fraction < 1:
+        wrong = f"hidden={self.hidden!r} and validation_fraction={self.validation_fraction!r}"
+        raise UsageError(f"{type(self).__name__} found {wrong}; expected neurons of each layer, such as (128, 64), and a share from 0 to below 1.")
     if self.components < 1 or not 0 <= self.masked < 1 or self.noise < 0 or self.scale not in ("auto", "columns", "all"):
         raise UsageError(
             f"{type(self).__name__} found components={self.components}, noise={self.noise}, masked={self.masked}, scale={self.scale!r}; expected at least "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_random_state
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +30,8 @@ from .neural import one_thread
 from .rounds import asked_to_end
 
 # %% auto #0
-__all__ = ['EVERY', 'doublings', 'Maker', 'Judge', 'MakingSettings', 'train_maker', 'ImageGenerator', 'frechet_distance', 'helps']
+__all__ = ['EVERY', 'LEAST', 'doublings', 'Maker', 'Judge', 'MakingSettings', 'train_maker', 'ImageGenerator', 'frechet_distance',
+           'helps']
 
 # %% ../../nbs/47_models.generators.ipynb #c8cc829e
 def doublings(
@@ -215,6 +217,19 @@ def _as_images(X: Any) -> tuple[np.ndarray, tuple[Part, ...]]:
     return pixels if pixels.ndim == 4 else pixels[..., None], parts
 
 
+def _codes_of(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    "Classes and the code of each image; no classes where there is no `y`. Raises `ValueError` for classes that cannot be."
+    if y is None:
+        return np.zeros(0), np.zeros(rows, dtype=int)
+    y = np.asarray(y)
+    if y.shape != (rows,):
+        raise DataError(f"ImageGenerator found {rows} images and classes of shape {y.shape}, expected one class for each image, of shape ({rows},).")
+    if pd.isna(y).any():
+        raise DataError(f"ImageGenerator found {int(pd.isna(y).sum())} images without a class. Leave them out, or give no classes at all.")
+    check_classification_targets(y)
+    return np.unique(y, return_inverse=True)
+
+
 def _fit_maker(
     self: ImageGenerator,
     X: Any,  # images (rows, height, width[, channels]) of uint8, or a record with one part of pixels
@@ -223,12 +238,13 @@ def _fit_maker(
     "Learn to make images like these."
     from safetensors.torch import save
 
+    self._check()
     images, self.parts_ = _as_images(X)
     self.form_ = "record" if np.asarray(X).dtype.names else "images"
     self.shape_, self.axes_ = tuple(int(n) for n in images.shape[1:]), np.asarray(X).ndim
     if len(images) < 2 or min(images.shape[1:3]) < 4:
         raise DataError(f"ImageGenerator found {len(images)} images of {images.shape[1]}x{images.shape[2]} pixels, expected at least two, of 4x4 or more.")
-    self.classes_, codes = (np.zeros(0), np.zeros(len(images), dtype=int)) if y is None else np.unique(np.asarray(y), return_inverse=True)
+    self.classes_, codes = _codes_of(y, len(images))
     self.shares_ = np.bincount(codes, minlength=len(self.classes_)) / len(images) if len(self.classes_) else np.zeros(0)
     told = np.eye(len(self.classes_), dtype=np.float32)[codes] if len(self.classes_) else np.zeros((len(images), 0), dtype=np.float32)
     bright = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1)
@@ -266,6 +282,9 @@ def _sample(
     return images if self.axes_ == 4 else images.reshape(count, *self.shape_[:2])
 
 # %% ../../nbs/47_models.generators.ipynb #592eb23e
+LEAST = {"latent": 1, "width": 1, "steps": 1, "batch_size": 2}
+
+
 class ImageGenerator(KeptModel):
     "Images of each class from random numbers: a conditional DCGAN (Radford, Metz and Chintala 2016)."
 
@@ -285,6 +304,14 @@ class ImageGenerator(KeptModel):
 
     fit, sample = _fit_maker, _sample
 
+    def _check(self) -> None:
+        own = self.get_params()
+        wrong = [f"{name}={own[name]!r}, expected a whole number of at least {least}" for name, least in LEAST.items() if not own[name] >= least]
+        if not 0 <= self.average < 1 or not self.learning_rate > 0:
+            wrong += [f"average={self.average!r} and learning_rate={self.learning_rate!r}, expected a share from 0 to below 1, and a rate above 0"]
+        if wrong:
+            raise UsageError(f"ImageGenerator cannot learn as asked: {'; '.join(wrong)}.")
+
     def _settings(self) -> MakingSettings:
         own = {k: v for k, v in self.get_params().items() if k not in ("device", "random_state")}
         return MakingSettings(**own)
@@ -299,13 +326,16 @@ class ImageGenerator(KeptModel):
 
 # %% ../../nbs/47_models.generators.ipynb #d79d52c9
 def frechet_distance(
-    real: Any,  # (rows, ...) of uint8
-    made: Any,  # (rows, ...) of uint8, images of the same size
+    real: np.ndarray,  # (rows, ...) of uint8
+    made: np.ndarray,  # (rows, ...) of uint8, images of the same size
     size: int = 32,  # principal components of the real images that are compared
 ) -> float:  # 0 when mean and spread are the same; pixels count from 0 to 1
     "Distance of two sets of images as clouds (Heusel et al. 2017, on principal components of pixels)."
     from sklearn.decomposition import PCA
 
+    kinds = [np.asarray(images).dtype for images in (real, made)]
+    if any(kind != np.uint8 for kind in kinds):
+        raise DataError(f"frechet_distance found images of {kinds[0]} and {kinds[1]}, expected bytes from 0 to 255 (uint8) in both.")
     a, b = (np.asarray(images).reshape(len(images), -1) / 255.0 for images in (real, made))
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise DataError(f"frechet_distance found images of {a.shape} and {b.shape} values, expected at least two of each, of the same size.")

@@ -58,9 +58,13 @@ def ranks_of_classes(
     name: str,  # of the estimator, for the message
     y: Any,  # classes of any kind
 ) -> tuple[np.ndarray, np.ndarray]:  # the classes in order, and the rank of each row's class
-    "Classes and their ranks; raises `ValueError` when there is one class only."
-    check_classification_targets(y)
-    classes, ranks = np.unique(y, return_inverse=True)
+    "Classes and their ranks; raises `ValueError` when there is one class only, and for classes that have no order."
+    try:
+        check_classification_targets(y)
+        classes, ranks = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(c).__name__ for c in y}))
+        raise ValueError(f"{name} found classes of several types ({kinds}), which have no order. Write all of them as text: [str(c) for c in y].") from error
     if len(classes) < 2:
         raise ValueError(f"{name} needs two classes to tell apart, and there is one class only: {classes[0]!r}")
     return classes, ranks

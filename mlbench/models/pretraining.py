@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import clone
-from sklearn.utils.validation import check_random_state
+from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import check_consistent_length, check_random_state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +21,7 @@ from ..core.progress import report
 from ..data.parts import Part, as_record
 from .augment import Augment, drawn, kind_of
 from .autoencoder import trained
+from .deep import as_parts, checked_rows
 from .fusion import FusionNet, build
 from .gains import Around, folds_of, gains_of
 from .layers import center_and_scale, made, some_rows
@@ -68,14 +69,23 @@ def _some(X: Any, rows: np.ndarray) -> Any:
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 # %% ../../nbs/47_models.pretraining.ipynb #6f330a09
+def _check_pseudo(self: PseudoLabels) -> None:
+    "Raises `UsageError` for what it cannot learn with."
+    if self.estimator is None or self.unlabelled is None or not 0 < self.threshold <= 1:
+        raise UsageError("PseudoLabels found no estimator, no rows or no threshold up to 1. Write PseudoLabels(estimator, unlabelled=rows, threshold=0.9).")
+    if not is_classifier(self.estimator) or not hasattr(self.estimator, "predict_proba"):
+        raise UsageError(f"PseudoLabels found {type(self.estimator).__name__}, expected a classifier with predict_proba, which says how sure it is.")
+    if self.rounds < 1 or not np.shape(self.unlabelled)[0]:
+        raise UsageError(f"PseudoLabels found rounds={self.rounds} and {np.shape(self.unlabelled)[0]} unlabelled rows, expected at least one of each.")
+
+
 def _fit_pseudo(
     self: PseudoLabels,
     X: Any,  # rows with answers
     y: Any,  # (rows,) classes
 ) -> PseudoLabels:
     "Fit, answer, and fit again; raises `UsageError` without rows to answer."
-    if self.estimator is None or self.unlabelled is None or not 0 < self.threshold <= 1:
-        raise UsageError("PseudoLabels found no estimator, no rows or no threshold up to 1. Write PseudoLabels(estimator, unlabelled=rows, threshold=0.9).")
+    _check_pseudo(self)
     y = np.asarray(y)
     self.estimator_ = clone(self.estimator).fit(X, y)
     shares = np.array([(y == c).mean() for c in self.estimator_.classes_])
@@ -308,6 +318,12 @@ def _mean(outputs: Tensor, target: Tensor) -> Tensor:
     return outputs.mean()
 
 # %% ../../nbs/47_models.pretraining.ipynb #6ff52bd8
+def _check_network(estimator: Any) -> None:
+    "Raises `UsageError` for an estimator that takes no first weights."
+    if "start" not in getattr(estimator, "get_params", dict)():
+        raise UsageError(f"Pretrained found {type(estimator).__name__}, expected an estimator with start=, such as DeepClassifier or DeepRegressor.")
+
+
 def pretrained(
     estimator: Any,  # a DeepClassifier or DeepRegressor: says which network, with which sizes
     X: Any,  # rows, answers are not needed; as the estimator takes them
@@ -322,7 +338,8 @@ def pretrained(
 
     if way not in WAYS or not 0 < share < 1:
         raise UsageError(f"pretrained found way={way!r} and share={share}, expected 'masked' or 'contrastive' and a share between 0 and 1.")
-    record, known = as_record(X, estimator.parts)
+    _check_network(estimator)
+    record, known = checked_rows(clone(estimator), X, as_parts(estimator.parts), True)
     parts = [p for p in known if np.prod(p.shape) > 0]
     task = made(lambda: _task(way, estimator, parts, share), seed)
     task.learn(record)
@@ -352,8 +369,8 @@ class Pretrained(Around):
 
     def fit(self, X: Any, y: Any) -> Pretrained:
         "Learn from rows, then from answers; raises `UsageError` for an estimator that takes no first weights."
-        if self.estimator is None or "start" not in self.estimator.get_params():
-            raise UsageError(f"Pretrained found {type(self.estimator).__name__}, expected an estimator with start=, such as DeepClassifier or DeepRegressor.")
+        _check_network(self.estimator)
+        check_consistent_length(X, y)  # before time is spent on rows without answers
         rows = X if self.unlabelled is None else _both(X, self.unlabelled)
         parts = as_record(rows, self.estimator.parts)[1]
         model = clone(self.estimator).set_params(parts=parts)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import StageError
+from ..core.errors import StageError, UsageError
 from ..core.show import number
 from .weights import judging_weights
 
@@ -119,7 +119,10 @@ def known_rows(
     y_val: Any,  # class codes or values, or None
     classes: np.ndarray | None,  # classes of the training rows; None for values
 ) -> tuple[Any, Any]:  # the same, or what is left; None and None when nothing is
-    "Validation rows whose class the training rows know."
+    "Validation rows whose class the training rows know; raises `UsageError` for rows without answers, and answers without rows."
+    if (X_val is None) != (y_val is None):
+        given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+        raise UsageError(f"{given} was given without {missing}. Give both, or neither: some rows are set aside then.")
     if X_val is None or y_val is None or not len(y_val):
         return None, None
     if classes is None:

@@ -239,7 +239,7 @@ SPACES["tabm"] = [
     Dimension("pieces", 4, 64, log=True, help="pieces that a column is bent in", unit="pieces", source=f"{TABARENA}, TabM (2 to 128)"),
 ]
 
-# %% ../../nbs/49_models.spaces.ipynb #9b0ffdc0
+# %% ../../nbs/49_models.spaces.ipynb #aace0111
 SPACES["word_linear"] = [
     replace(_C, low=1e-2, high=1e2, source="Wang and Manning 2012, widened"),
     replace(_ALPHA, low=1e-1, high=1e3),
@@ -260,6 +260,7 @@ SPACES["network"] = [
     replace(_DECAY, low=1e-3, high=0.3),
     _DROPOUT,
     _SOFT,
+    Dimension("augment", choices=("auto", "none"), help="changed copies of pictures and texts in training, or rows as they are", source="Cubuk et al. 2020"),
 ]
 
 # %% ../../nbs/49_models.spaces.ipynb #7c0d3a46

@@ -79,15 +79,20 @@ def together(
     device: str = "auto",  # cpu, cuda; auto takes a GPU when there is one
     meeting: str | None = None,  # such as file:///tmp/here; None takes the address that torchrun gave
 ) -> Iterator[Spread]:
-    "Join the processes that train together, and part from them at the end."
-    own = settings()
+    "Join the processes that train together, and part from them at the end; raises `UsageError` where there is nobody to join."
+    own, by = settings(), "Start the script by torchrun, such as: torchrun --nproc-per-node 2 train.py"
     spread = Spread(own.rank, own.world, own.local_rank)
     if meeting is None and own.world == 1:
-        raise UsageError("There is one process only. Start the script by torchrun, such as: torchrun --nproc-per-node 2 train.py")
+        raise UsageError(f"There is one process only. {by}")
+    if not 0 <= own.rank < own.world:
+        raise UsageError(f"RANK={own.rank} and WORLD_SIZE={own.world}, expected a rank from 0 to below the number of processes. {by}")
     kind = spread.device_of(device).type
     if kind == "cuda":
         torch.cuda.set_device(own.local_rank)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", init_method=meeting or "env://", rank=own.rank, world_size=own.world)
+    try:
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", init_method=meeting or "env://", rank=own.rank, world_size=own.world)
+    except ValueError as error:
+        raise UsageError(f"The {own.world} processes do not know where to meet ({error}). {by}") from error
     try:
         yield spread
     finally:
