@@ -28,7 +28,7 @@ BELOW["cli"] = BELOW["lab"] = BELOW["widgets"] | {"widgets", "lab"}
 HEAVY = {"torch", "shap", "lightgbm", "wandb", "mlflow", "onnx", "onnxruntime"}
 NETWORKS = (  # modules whose classes are torch's: they load torch, and no module beside them loads them
     "layers convnets sequences bags fusion batches loopstate looptime looprecord loopfaults looptrials loop schedules losses checkpoints happenings spread "
-    "augment autoencoder generators pretraining distilling transfer lora tagging"
+    "augment autoencoder generators pretraining distilling transfer lora tagging taggers pruning opening"
 )
 DEVELOPERS = {"nbdev", "execnb", "fastcore", "ghapi", "fastgit", "pytest"}
 

@@ -17,6 +17,7 @@ _MODULES = {
         "start_service",
     ],
     "eject": ["eject_model", "largest_difference"],
+    "lighter": ["held_rows", "pruned_model", "student_model"],
     "onnx": ["pipeline_to_onnx", "to_onnx"],
     "parity": ["Parity", "check_parity", "parity_figure", "proven_onnx"],
     "registry": [
@@ -32,7 +33,7 @@ _MODULES = {
         "versions_frame",
     ],
     "rows": ["InputError"],
-    "shrinking": ["Variant", "made_smaller", "pick", "shrunk"],
+    "shrinking": ["ALL_WAYS", "Variant", "made_smaller", "pick", "shrunk", "without_zeros"],
     "torchgraph": ["network_difference"],
     "whatif": ["swings", "what_if_figure"],
 }

@@ -44,5 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "HashedWords": "mlbench.features.ngrams",
         "PatchFeatures": "mlbench.features.patches",
         "media_figures": "mlbench.features.media",
+        "Sentences": "mlbench.features.sentences",
+        "CheckpointTokens": "mlbench.features.readers",
     },
 )

@@ -58,5 +58,12 @@ __getattr__, __dir__, __all__ = lazy_names(
         "WordLinearRegressor": "mlbench.models.wordlinear",
         "NETWORKS": "mlbench.models.fusion",
         "build": "mlbench.models.fusion",
+        "WordTags": "mlbench.models.taggers",
+        "TagNetwork": "mlbench.models.taggers",
+        "pruned": "mlbench.models.pruning",
+        "narrowed": "mlbench.models.pruning",
+        "units_of": "mlbench.models.pruning",
+        "look_at_checkpoint": "mlbench.models.opening",
+        "open_checkpoint": "mlbench.models.opening",
     },
 )
