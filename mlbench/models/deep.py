@@ -68,11 +68,14 @@ def open_network(
     from safetensors.torch import load
 
     from mlbench.models.fusion import build
+    from mlbench.models.pruning import fit_shapes
 
-    about = told_of(data)
+    about, tensors = told_of(data), load(data)
     with torch.device("meta"):
         network = build(about["name"], about["parts"], about["outputs"], about["config"])
-    network.load_state_dict(load(data), assign=True)
+    if about.get("narrowed"):
+        fit_shapes(network, tensors, about["narrowed"])
+    network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
 
 # %% ../../nbs/46_models.deep.ipynb #f0f5d08c
