@@ -216,7 +216,7 @@ def test_the_document_tells_of_styles_and_choices_only_where_they_matter(shown):
 def test_figures_of_texts_and_images(shown):
     plan, table, schema, _ = shown
     figures = media_figures(plan, table, schema)
-    assert list(figures) == ["note as networks read it", "photo as models see it", "photo changed in training", "patterns of photo"]
+    assert list(figures) == ["note as networks read it", "note changed in training", "photo as models see it", "photo changed in training", "patterns of photo"]
     assert sum(len(f.to_json()) for f in figures.values()) < 400_000
     assert all("<script>" not in f.to_json() and "\\u003cscript" not in f.to_json() for f in figures.values())
     assert {a.text for a in figures["photo as models see it"].layout.annotations} == {"lying", "upright"}

@@ -206,7 +206,7 @@ def _ids_change(fitted: FittedFeatures, steps: Any, name: str) -> Iterator[Chang
     tokens, texts = _tokens_of(steps), filled_text(fitted.rows[[name]])
     ids = tokens.transform(texts)
     unknown = float((ids == 1).sum() / max((ids > 0).sum(), 1))
-    cut = float(np.mean([len(words_of(t)) > tokens.length_ for t in texts[:, 0]]))
+    cut = float(np.mean([len(tokens.pieces(t)) > tokens.length_ for t in texts[:, 0]]))
     before = f"{percent(unknown)} of the words too rare to know, {percent(cut)} of the texts longer than {tokens.length_:,} words"
     after = f"ids of {plural(len(tokens.vocabulary_), 'word')}"
     if hasattr(steps, "named_steps"):

@@ -8,26 +8,29 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ..core.plots import INK, figure_layout
+from ..core.plots import BAD, INK, MUTED, PALETTE, figure_layout
+from .blocks import token_steps
 from ..core.show import percent, plural
 from ..data.schema import Schema, conform
 from .patches import EVEN_WHITE, PatchFeatures
 from .plan import FeaturePlan
-from .text import filled_text, words_of
-from .tokens import Tokens
+from .preview import FittedFeatures
+from .subwords import Subwords
+from .text import filled_text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['SHOWN_TEXTS', 'SHOWN_WORDS', 'TILE', 'SHOWN_PATTERNS', 'MEDIA_ROWS', 'SHOWN_IMAGES', 'MOST_COLUMNS',
-           'words_seen_figure', 'mosaic', 'data_uri', 'sheet_figure', 'patterns_shown', 'patterns_figure',
-           'augmented_figure', 'media_figures']
+__all__ = ['SHOWN_TEXTS', 'SHOWN_WORDS', 'RARE', 'TILE', 'SHOWN_PATTERNS', 'MEDIA_ROWS', 'SHOWN_IMAGES', 'MOST_COLUMNS',
+           'words_seen_figure', 'like_words', 'changed_texts_figure', 'made_rows_figure', 'mosaic', 'data_uri',
+           'sheet_figure', 'patterns_shown', 'patterns_figure', 'augmented_figure', 'media_figures']
 
 # %% ../../nbs/39_features.media.ipynb #67e8fa40
 SHOWN_TEXTS, SHOWN_WORDS = 8, 14
@@ -41,28 +44,123 @@ def _word(text: str) -> str:
 
 def words_seen_figure(
     texts: np.ndarray,  # one column of Python strings
-    tokens: Tokens,  # fitted on them
+    tokens: Any,  # fitted on them: Tokens or Subwords
     name: str,  # of the column
 ) -> go.Figure:
     "A few texts, word by word, known or unknown."
-    import plotly.graph_objects as go
-
     ids = tokens.transform(texts[:, None])
-    unknown, cut = float((ids == 1).sum() / max((ids > 0).sum(), 1)), float(np.mean([len(words_of(t)) > tokens.length_ for t in texts])) if len(texts) else 0.0
+    unknown, cut = float((ids == 1).sum() / max((ids > 0).sum(), 1)), float(np.mean([len(tokens.pieces(t)) > tokens.length_ for t in texts])) if len(texts) else 0.0
     length = (ids > 0).sum(axis=1)
     full = np.flatnonzero(length >= min(np.percentile(length, 50), SHOWN_WORDS)) if len(ids) else np.zeros(0, dtype=int)
     rows = full[np.unique(np.linspace(0, len(full) - 1, min(SHOWN_TEXTS, len(full))).astype(int))] if len(full) else full
     width = min(SHOWN_WORDS, tokens.length_)
-    said = [[_word(w) for w in words_of(texts[i])[:width]] for i in rows]
-    grid = np.array([np.minimum(ids[i, :width], 2) for i in rows], dtype=float).reshape(len(rows), width)
-    words = [[*line, *[""] * (width - len(line))] for line in said]
+    unit = "pieces" if isinstance(tokens, Subwords) else "words"
+    title = f"{name}: {percent(unknown)} of the {unit} are unknown (orange), {percent(cut)} of the texts are cut off after {tokens.length_:,}"
+    return _word_grid([tokens.pieces(texts[i])[:width] for i in rows], [np.minimum(ids[i, :width], 2) for i in rows], width, title)
+
+
+def _word_grid(said: list[list[str]], marks: Sequence[Any], width: int, title: str, left: Sequence[str] = ()) -> go.Figure:
+    "Words in cells: 0 nothing, 1 orange, 2 blue; a word on the left of each line."
+    import plotly.graph_objects as go
+
+    grid = np.array([[*m, *[0] * (width - len(m))] for m in marks], dtype=float).reshape(len(said), width)
+    words = [[*map(_word, line), *[""] * (width - len(line))] for line in said]
     colours = [[0, "#ffffff"], [0.33, "#ffffff"], [0.34, "#f6d6a8"], [0.66, "#f6d6a8"], [0.67, "#cfe0f2"], [1, "#cfe0f2"]]
     cells = go.Heatmap(z=grid, text=words, texttemplate="%{text}", textfont_size=11, colorscale=colours, zmin=0, zmax=2, showscale=False, xgap=2, ygap=2)
-    title = f"{name}: {percent(unknown)} of the words are unknown (orange), {percent(cut)} of the texts are cut off after {tokens.length_:,}"
-    figure = figure_layout(go.Figure(cells), title, x="word of the text", height=130 + 34 * max(len(rows), 1))
-    return figure.update_yaxes(autorange="reversed", showticklabels=False).update_xaxes(
-        tickvals=list(range(width)), ticktext=[str(n + 1) for n in range(width)]
-    )
+    figure = figure_layout(go.Figure(cells), title, x="word of the text", height=130 + 34 * max(len(said), 1))
+    figure.update_yaxes(autorange="reversed", showticklabels=bool(left), tickvals=list(range(len(left))), ticktext=list(left))
+    return figure.update_xaxes(tickvals=list(range(width)), ticktext=[str(n + 1) for n in range(width)])
+
+# %% ../../nbs/39_features.media.ipynb #18cc8b58
+def like_words(
+    ids: np.ndarray,  # (rows, tokens): 0 nothing, 1 unknown, from 2 on words
+    size: int,  # ids that there are
+    most: int = 3,  # words for each word
+    seed: int = 0,
+) -> np.ndarray:  # (size, most) int32, nearest first, 0 where there are no more
+    "Words that stand in like texts, as a table for the change `synonyms`."
+    from scipy.sparse import csr_matrix
+    from sklearn.utils.extmath import randomized_svd
+
+    from mlbench.models.augment import synonym_table
+
+    rows, places = np.nonzero(ids > 1)
+    counts = csr_matrix((np.ones(len(rows)), (rows, ids[rows, places])), shape=(max(len(ids), 1), size))
+    seen = np.asarray((counts > 0).sum(axis=0)).ravel()
+    weights = csr_matrix(counts.multiply(np.log((1 + len(ids)) / (1 + seen))))
+    topics = min(50, min(weights.shape) - 1)
+    if topics < 1 or not weights.nnz:
+        return np.zeros((size, most), dtype=np.int32)
+    _, strength, words = randomized_svd(weights, topics, random_state=seed)
+    vectors = (strength[:, None] * words).T * (seen > 1)[:, None]
+    return synonym_table(vectors, most)
+
+
+def changed_texts_figure(
+    texts: np.ndarray,  # one column of Python strings
+    tokens: Any,  # fitted on them: Tokens or Subwords
+    name: str,  # of the column
+    seed: int = 0,
+) -> go.Figure | None:  # None where there are no texts of several words
+    "Two texts as they are, and changed for training; what is new in its place is orange."
+    import torch
+
+    from mlbench.models.augment import Augment
+
+    ids = tokens.transform(texts[:, None])
+    length, width = (ids > 1).sum(axis=1), min(SHOWN_WORDS, tokens.length_)
+    long = np.flatnonzero(length >= max(3, np.percentile(length, 50))) if len(ids) else np.zeros(0, dtype=int)
+    if not len(long):
+        return None
+    alike, vocabulary = {"text": like_words(ids, tokens.size_, seed=seed)}, ["", "(unknown)", *tokens.vocabulary_]
+    generator, lines, marks, left = torch.Generator().manual_seed(seed), [], [], []
+    for row in ids[long[[0, len(long) // 2]]]:
+        for way in ("", "word_dropout", "swap", "synonyms"):
+            part = torch.from_numpy(row[None].astype(np.int64))
+            new = Augment((way,), 2.0, synonyms=alike)({"text": part}, torch.zeros(1), generator)[0]["text"] if way else part
+            line = [int(n) for n in new[0][:width] if n]
+            same = {k for block in SequenceMatcher(None, row[:width].tolist(), line, False).get_matching_blocks() for k in range(block.b, block.b + block.size)}
+            lines.append([vocabulary[n] for n in line])
+            marks.append([2 if k in same else 1 for k in range(len(line))])
+            left.append(way.replace("_", " ") or "as it is")
+    return _word_grid(lines, marks, width, f"{name}: texts as they are, and changed in training (one word in five here, one in ten in training)", left)
+
+# %% ../../nbs/39_features.media.ipynb #d0496d56
+RARE = 0.2  # share of the rows below which a class is rare
+
+
+def made_rows_figure(
+    numbers: np.ndarray,  # (rows, columns) scaled, without holes
+    classes: Sequence[Any],  # of the rows
+    seed: int = 0,
+) -> go.Figure | None:  # None without a rare class of several rows, or with fewer than two columns
+    "Rows of a rare class, and rows made by SMOTE and by mixup."
+    import plotly.graph_objects as go
+    import torch
+
+    from mlbench.models.augment import Augment, smote
+
+    some = np.random.default_rng(seed).permutation(len(numbers))[:2_000]
+    names, codes, often = np.unique(np.asarray(classes, dtype=str)[some], return_inverse=True, return_counts=True)
+    rare = int(often.argmin()) if len(often) else 0
+    if numbers.shape[1] < 2 or len(names) < 2 or not 3 <= often[rare] < RARE * len(some):
+        return None
+    X = np.ascontiguousarray(numbers[some], dtype=np.float64)
+    grown, whose = smote(X, codes, seed=seed)
+    mixed = Augment(("mixup",), classes=len(names))({"x": torch.from_numpy(X).float()}, torch.from_numpy(codes), torch.Generator().manual_seed(seed))
+    share = mixed[1][:, rare].numpy()
+    middle = X.mean(axis=0)
+    axes = np.linalg.svd(X - middle, full_matrices=False)[2][:2]
+    new = grown[len(X) :][whose[len(X) :] == rare]
+    blended = mixed[0]["x"].numpy()[(share > 0.05) & (share < 0.95)]
+    shown = [("other rows", X[codes != rare], MUTED, "circle"), ("mixup with another class", blended, BAD, "x"), ("SMOTE", new[:500], PALETTE[2], "cross")]
+    shown.append((f"{names[rare]}, as they are", X[codes == rare], INK, "circle"))
+    figure = go.Figure()
+    for label, rows, colour, symbol in shown:
+        flat = (rows - middle) @ axes.T
+        figure.add_scatter(x=flat[:, 0], y=flat[:, 1], mode="markers", name=label, marker={"color": colour, "size": 5, "symbol": symbol, "opacity": 0.7})
+    title = f"{names[rare]} is {percent(often[rare] / len(some))} of the rows: where rows made for training would lie"
+    return figure_layout(figure, title, x="first principal component", y="second").update_layout(showlegend=True)
 
 # %% ../../nbs/39_features.media.ipynb #494f76e8
 TILE = 48  # pixels of a small image in a figure, about
@@ -202,18 +300,30 @@ def media_figures(
     plan: FeaturePlan,  # what each column becomes
     frame: pd.DataFrame,  # raw training rows
     schema: Schema,  # the columns' kinds
-) -> dict[str, go.Figure]:  # by a name that a file may have; empty for tables without texts and images
-    "Texts and images as models see them."
+    fitted: FittedFeatures | None = None,  # features of these rows in the style `linear`, for rows of a rare class
+) -> dict[str, go.Figure]:  # by a name that a file may have; empty for tables without texts, images and a rare class
+    "Texts and images as models see them, and how training may change them."
     texts, images = plan.of_kind("text")[:MOST_COLUMNS], plan.of_kind("image")[:MOST_COLUMNS]
     out: dict[str, Any] = {}
     for name in texts:
         words = filled_text(conform(frame.iloc[:: max(1, -(-len(frame) // 5_000))], schema, [name]))
-        tokens = Tokens(plan.options.max_tokens, plan.options.vocabulary).fit(words)
+        tokens = token_steps(plan.options).fit(words)
         out[f"{name} as networks read it"] = words_seen_figure(words[:, 0], tokens, name)
+        changed = changed_texts_figure(words[:, 0], tokens, name, plan.options.seed)
+        out |= {f"{name} changed in training": changed} if changed is not None else {}
     if images:
         some = frame.iloc[:: max(1, -(-len(frame) // MEDIA_ROWS))]
         labels = some[plan.target].astype(str).tolist() if plan.target in some and plan.task != "regression" else [""] * len(some)
         rows = conform(some, schema, images)
         for name in images:
             out |= _images_of(plan, rows, labels, name)
-    return out
+    return out | (_rare_rows(plan, frame, fitted) if fitted is not None and plan.task in ("binary", "multiclass") else {})
+
+
+def _rare_rows(plan: FeaturePlan, frame: pd.DataFrame, fitted: FittedFeatures) -> dict[str, Any]:
+    "The figure of rows made for a rare class, where there is one, and numbers."
+    blocks = getattr(fitted.transformer, "output_indices_", {})
+    if "numeric" not in blocks or plan.target not in frame or not frame.index.is_unique:
+        return {}
+    figure = made_rows_figure(fitted.of_block("numeric"), frame[plan.target].loc[fitted.rows.index].astype(str).tolist(), plan.options.seed)
+    return {} if figure is None else {"rows made for a rare class": figure}

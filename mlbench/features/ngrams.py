@@ -123,8 +123,8 @@ class NGrams(TransformerMixin, BaseEstimator):
 
 # %% ../../nbs/32_features.ngrams.ipynb #12aee495
 def _spelled_words(text: str) -> list[str]:
-    "The words of a text as `Tokens` spells them; tokens that are far too long are left out."
-    return [spelled(token) for token in words_of(text) if len(token) <= LONGEST]
+    "The words of a text as `Tokens` spells them, letter by letter in scripts without blanks; tokens that are far too long are left out."
+    return [spelled(token) for token in words_of(text, not text.isascii()) if len(token) <= LONGEST]
 
 
 class HashedWords(TransformerMixin, BaseEstimator):

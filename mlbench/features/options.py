@@ -36,6 +36,7 @@ class FeatureOptions:
     drop_useless: bool = True  # whether nearly constant and repeated columns are left out
     use_sensitive: bool = True  # whether sensitive columns are features
     seed: int = 0  # of the parts and decompositions
+    tokens: Literal["words", "bpe", "wordpiece", "unigram"] = "words"  # what texts are read in whole: words, or pieces of words learnt from the rows
     max_tokens: int = 0  # words of a text that networks read at most; 0 is what nearly all texts have, up to 256
     vocabulary: int = 20_000  # words of a text column that networks and word pairs know at most
     ngrams: int = 2  # words in a row that linear models of words count as one: 1 words alone, 2 pairs as well
@@ -70,6 +71,8 @@ def check_options(
         mistakes.append(f"rare_share={options.rare_share} must be at least 0 and below 0.5; it is a share of the rows, such as 0.01")
     if options.missing not in ("indicator", "fill"):
         mistakes.append(f"missing={options.missing!r} must be 'indicator' or 'fill'")
+    if options.tokens not in ("words", "bpe", "wordpiece", "unigram"):
+        mistakes.append(f"tokens={options.tokens!r} must be 'words', 'bpe', 'wordpiece' or 'unigram'")
     if options.grey not in ("auto", "yes", "no"):
         mistakes.append(f"grey={options.grey!r} must be 'auto', 'yes' or 'no'")
     if 0 < options.image_size < 8:

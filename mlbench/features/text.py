@@ -18,8 +18,9 @@ from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 # %% auto #0
-__all__ = ['MOST_WORDS', 'MOST_LETTERS', 'KEPT', 'MOST_KEPT', 'Layer', 'GRID', 'filled_text', 'FillText', 'words_of', 'pieces_of',
-           'CutTexts', 'cut_texts', 'learn_words', 'learn_tokens', 'WordWeights', 'on_grid', 'TextTopics']
+__all__ = ['MOST_WORDS', 'MOST_LETTERS', 'APART', 'SHARE_APART', 'KEPT', 'MOST_KEPT', 'Layer', 'GRID', 'filled_text', 'FillText',
+           'words_of', 'pieces_of', 'has_no_blanks', 'CutTexts', 'cut_texts', 'learn_words', 'learn_tokens',
+           'WordWeights', 'on_grid', 'TextTopics']
 
 # %% ../../nbs/32_features.text.ipynb #8663b45d
 def filled_text(
@@ -53,13 +54,23 @@ class FillText(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 MOST_WORDS = 4  # words that one token gives at most
 MOST_LETTERS = 12  # runs of letters that one token gives at most
 _WORD = re.compile(r"[^\W_]+(?:[.'\u2019][^\W_]+)*")
+_THAI_LAO = "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u0edc-\u0edf"
+_BURMESE_KHMER = "\u1000-\u102a\u103f\u1050-\u1055\u105a-\u105d\u1061\u1065\u1066\u106e-\u1070\u1075-\u1081\u108e\u1780-\u17b3\u17d7\u17dc"
+_KANA = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_ALONE = _THAI_LAO + _BURMESE_KHMER + _KANA + _HAN  # letters of scripts that put no blanks between words
+_SIGNS = "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u17b4-\u17d3\u17dd\u3099\u309a"
+_SIGNS += "\u102b-\u103e\u1056-\u1059\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d"
+_LETTER = re.compile(f"[{_ALONE}][{_SIGNS}]*")
+APART = re.compile(f"[{_ALONE}][{_SIGNS}]*|[^ {_ALONE}]+")  # a letter with its signs, or a run of anything else; RE2 reads it too
 
 
 def words_of(
     text: str,  # any text
+    apart: bool = False,  # whether letters of scripts without blanks are tokens of their own
 ) -> list[str]:  # its tokens in order
-    "Split at blanks (U+0020) and nowhere else."
-    return [w for w in text.split(" ") if w]
+    "Split at blanks (U+0020) and nowhere else, or beside them around each letter of a script without blanks."
+    return APART.findall(text) if apart else [w for w in text.split(" ") if w]
 
 
 def pieces_of(
@@ -67,11 +78,23 @@ def pieces_of(
     letters: bool = False,  # runs of three letters in place of words
 ) -> list[str]:  # in order
     "The words, or runs of letters, that one token holds."
-    words = _WORD.findall(token.lower())
+    words = [token] if _LETTER.fullmatch(token) else _WORD.findall(token.lower())
     if not letters:
         return words[:MOST_WORDS]
     runs = [f"<{w}>"[i : i + 3] for w in words for i in range(len(w))]
     return runs[:MOST_LETTERS]
+
+# %% ../../nbs/32_features.text.ipynb #72adca2e
+SHARE_APART = 0.01  # texts with letters of scripts without blanks side by side, from which on these are cut apart
+_SIDE_BY_SIDE = re.compile(f"[{_ALONE}][{_SIGNS}]*[{_ALONE}]")
+
+
+def has_no_blanks(
+    texts: np.ndarray,  # one column of Python strings
+) -> bool:
+    "Whether a column has texts in scripts that put no blanks between words."
+    found = sum(not text.isascii() and bool(_SIDE_BY_SIDE.search(text)) for text in texts)
+    return found > 0 and found >= SHARE_APART * sum(text != "" for text in texts)
 
 # %% ../../nbs/32_features.text.ipynb #b9d9da3f
 def _table(
@@ -93,6 +116,7 @@ class CutTexts:
     row: np.ndarray  # which of the different texts each row has
     tokens: list[str]  # different ones, in the order in which they come
     counts: csr_matrix  # (different texts, tokens)
+    apart: bool = False  # whether letters of scripts without blanks were cut apart
     _held: dict[bool, list[list[str]]] = field(default_factory=dict)
 
     def pieces(self, letters: bool = False) -> list[list[str]]:
@@ -116,19 +140,20 @@ def _remember(texts: np.ndarray, cut: CutTexts) -> None:
 
 def cut_texts(
     texts: np.ndarray,  # one column of Python strings
+    apart: bool = False,  # whether letters of scripts without blanks are cut apart, see `has_no_blanks`
 ) -> CutTexts:
     "Cut the different texts of a column at blanks; the last few columns are remembered."
     for seen, cut in tuple(_kept):
-        if len(seen) == len(texts) and bool((seen == texts).all()):
+        if cut.apart == apart and len(seen) == len(texts) and bool((seen == texts).all()):
             return cut
     row, different = pd.factorize(texts)
-    split = [text.split(" ") for text in different]
+    split = [words_of(text, True) if apart else text.split(" ") for text in different]
     flat = np.fromiter(chain.from_iterable(split), dtype=object)
     text_of = np.repeat(np.arange(len(split)), np.fromiter(map(len, split), dtype=np.int64, count=len(split)))
     there = flat != ""
     token, tokens = pd.factorize(flat[there])
     counts = csr_matrix((np.ones(len(token)), (text_of[there], token)), shape=(len(split), len(tokens)))
-    cut = CutTexts(row, tokens.tolist(), counts)
+    cut = CutTexts(row, tokens.tolist(), counts, apart)
     _remember(texts, cut)
     return cut
 
@@ -204,7 +229,9 @@ class WordWeights(TransformerMixin, BaseEstimator):
         "Learn the words of the column and their weights."
         _check_feature_names(self, X, reset=True)
         self.n_features_in_ = X.shape[1]
-        cut = cut_texts(filled_text(X)[:, 0])
+        texts = filled_text(X)[:, 0]
+        self.apart_ = has_no_blanks(texts)
+        cut = cut_texts(texts, self.apart_)
         self.vocabulary_, self.idf_ = learn_words(cut, self.max_words, self.min_texts, self.letters)
         self.layers_ = learn_tokens(cut, self.vocabulary_, self.letters)
         self._places = _places_of(self.layers_)
@@ -213,7 +240,7 @@ class WordWeights(TransformerMixin, BaseEstimator):
     def sparse(self, X: Any) -> csr_matrix:
         "The weights, with zeros left out."
         check_is_fitted(self, "layers_")
-        return _word_weights(cut_texts(filled_text(X)[:, 0]), self._places, self.idf_)
+        return _word_weights(cut_texts(filled_text(X)[:, 0], self.apart_), self._places, self.idf_)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {k: v for k, v in super().__getstate__().items() if k != "_places"}
@@ -225,6 +252,7 @@ class WordWeights(TransformerMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "layers_" in state:
+            self.apart_ = bool(state.get("apart_", False))  # files of version 0.2 say nothing about it
             listed = lambda words: words_of(words) if isinstance(words, str) else words  # a list in files of version 0.2
             self.vocabulary_ = listed(state["vocabulary_"])
             self.layers_ = [(listed(tokens), np.asarray(words).tolist()) for tokens, words in state["layers_"]]
@@ -251,9 +279,9 @@ def on_grid(
     return np.rint(np.asarray(values) / step) * step
 
 # %% ../../nbs/32_features.text.ipynb #920f88a6
-def _mean_length(texts: np.ndarray) -> float:
+def _mean_length(texts: np.ndarray, apart: bool) -> float:
     "Tokens of a text on average, missing ones not counted; 0 without any."
-    cut, there = cut_texts(texts), texts != ""
+    cut, there = cut_texts(texts, apart), texts != ""
     return float(np.asarray(cut.counts.sum(axis=1)).ravel()[cut.row][there].mean()) if there.any() else 0.0
 
 
@@ -278,7 +306,7 @@ class TextTopics(TransformerMixin, BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.words_ = WordWeights(self.max_words, self.min_texts, self.letters).fit(X)
         weights, k = self.words_.sparse(X), min(self.topics, len(X))
-        if _mean_length(filled_text(X)[:, 0]) < self.least:
+        if _mean_length(filled_text(X)[:, 0], self.words_.apart_) < self.least:
             self.components_ = np.zeros((0, weights.shape[1]))
         elif weights.shape[1] <= k:
             self.components_ = np.eye(weights.shape[1])

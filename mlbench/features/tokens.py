@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
-from .text import CutTexts, _table, cut_texts, filled_text, pieces_of, words_of
+from .text import CutTexts, _table, cut_texts, filled_text, has_no_blanks, pieces_of, words_of
 
 # %% auto #0
 __all__ = ['LONGEST', 'COMMON', 'MARKS', 'MOST_TOKENS', 'LENGTH_SHARE', 'spelled', 'forms_of', 'learn_vocabulary', 'learn_table',
@@ -94,12 +94,13 @@ def token_ids(
     texts: np.ndarray,  # one column of Python strings
     table: dict[str, int],  # raw token -> id
     length: int,  # ids of a row
+    apart: bool = False,  # whether letters of scripts without blanks are tokens of their own
 ) -> np.ndarray:  # int32 (rows, length)
     "Texts as ids of their first tokens: 0 after the end, 1 for what is not in the table."
     row, different = pd.factorize(texts)
     out = np.zeros((len(different), length), dtype=np.int32)
     for at, text in enumerate(different):
-        ids = [table.get(token, 1) for token in words_of(text)[:length]]
+        ids = [table.get(token, 1) for token in words_of(text, apart)[:length]]
         out[at, : len(ids)] = ids
     return out[row]
 
@@ -123,7 +124,8 @@ def learn_length(
 class Tokens(TransformerMixin, BaseEstimator):
     """One column of text as ids of its words: 0 nothing, 1 unknown, from 2 on `vocabulary_`.
 
-    Learns `vocabulary_` (words, frequent ones first), `table_` (raw token -> id) and `length_` (ids of a row).
+    Learns `vocabulary_` (words, frequent ones first), `table_` (raw token -> id), `length_` (ids of a row) and `apart_` (whether letters
+    of scripts without blanks are tokens of their own).
     """
 
     def __init__(
@@ -138,7 +140,9 @@ class Tokens(TransformerMixin, BaseEstimator):
         "Learn the words of the column, and how many of them a row holds."
         _check_feature_names(self, X, reset=True)
         self.n_features_in_ = X.shape[1]
-        cut = cut_texts(filled_text(X)[:, 0])
+        texts = filled_text(X)[:, 0]
+        self.apart_ = has_no_blanks(texts)
+        cut = cut_texts(texts, self.apart_)
         self.vocabulary_ = learn_vocabulary(cut, self.vocabulary, self.min_texts)
         self.table_ = learn_table(cut, self.vocabulary_)
         self.length_ = learn_length(cut, self.max_tokens)
@@ -147,7 +151,12 @@ class Tokens(TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> np.ndarray:
         "int32 (rows, `length_`); a missing text is a row of zeros."
         check_is_fitted(self, "table_")
-        return token_ids(filled_text(X)[:, 0], self.table_, self.length_)
+        return token_ids(filled_text(X)[:, 0], self.table_, self.length_, self.apart_)
+
+    def pieces(self, text: str) -> list[str]:
+        "The tokens that a text is cut into, those beyond `length_` too."
+        check_is_fitted(self, "table_")
+        return words_of(text, self.apart_)
 
     @property
     def size_(self) -> int:
@@ -169,6 +178,7 @@ class Tokens(TransformerMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "table_" in state:
+            self.apart_ = bool(state.get("apart_", False))  # older files say nothing about it
             tokens, ids = state["table_"]
             self.vocabulary_ = words_of(state["vocabulary_"])
             self.table_ = dict(zip(words_of(tokens), np.asarray(ids).tolist()))
