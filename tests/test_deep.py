@@ -242,8 +242,36 @@ def test_rows_of_other_shapes_are_refused_in_words(fitted):
         fitted.predict(X[:0])
     with pytest.raises(UsageError, match="there is no 'nothing'"):
         DeepClassifier(**QUICK | {"network": "nothing"}).fit(X, y)
-    with pytest.raises(UsageError, match="no loss 'crossentropy'"):
-        DeepClassifier(**QUICK, loss="crossentropy").fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "kind, settings, words",
+    [
+        (DeepClassifier, {"loss": "crossentropy"}, "loss='crossentropy', expected auto or cross_entropy or focal"),
+        (DeepClassifier, {"loss": "contrastive", "batch_size": 16}, "loss='contrastive'"),
+        (DeepRegressor, {"loss": "focal"}, "loss='focal', expected auto or squared or huber or quantile for values"),
+        (DeepRegressor, {"class_weight": "balanced"}, "values have no classes"),
+        (DeepClassifier, {"width": -3, "embedding": 2.5, "label_smoothing": 2.0}, "width=-3.*embedding=2.5.*label_smoothing=2.0"),
+        (DeepClassifier, {"network": ["curves"], "validation_fraction": 1.5}, "network=.*'curves'.*validation_fraction=1.5"),
+        (DeepClassifier, {"start": b"xx"}, "bytes that holds no safetensors file"),
+    ],
+)
+def test_settings_that_cannot_be_are_told_before_anything_is_trained(kind, settings, words):
+    X, y, score = mixed()
+    with pytest.raises(UsageError, match=words):
+        kind(**QUICK | settings).fit(X, y if kind is DeepClassifier else score)
+
+
+def test_rows_and_classes_that_are_nearly_right_are_refused_with_what_to_write():
+    photos, y = np.zeros((60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 2
+    for rows in (photos / 255.0, photos.astype(int), photos[..., 0] / 255.0):
+        with pytest.raises(DataError, match=r"Images are bytes from 0 to 255: write .*astype\('uint8'\)"):
+            DeepClassifier(**QUICK).fit(rows, y)
+    with pytest.raises(ValueError, match=r"classes of several types \(int, str\), which have no order"):
+        DeepClassifier(**QUICK).fit(photos, np.array(["a", 1] * 30, dtype=object))
+    for more in ({"X_val": photos}, {"y_val": y}):
+        with pytest.raises(UsageError, match="was given without"):
+            DeepClassifier(**QUICK).fit(photos, y, **more)
 
 
 def test_short_numbers_and_other_optimisers_learn_too():
@@ -272,6 +300,17 @@ def test_shares_of_classes_are_learned_from():
     assert model.classes_.tolist() == [0, 1] and abs(model.predict_proba(X)[:, 1].mean() - 0.75) < 0.05
     with pytest.raises(ValueError, match="must be shares of classes"):
         DeepClassifier(**QUICK).fit(X, shares * 3)
+    even = DeepClassifier(**QUICK | {"max_epochs": 1}, class_weight="balanced").fit(X, shares)
+    assert even.predict_proba(X).shape == (96, 2), "one class is nowhere the likeliest"
+
+
+def test_patience_and_pieces_of_a_step_reach_the_loop():
+    X, y, _ = mixed()
+    long = DeepClassifier(**QUICK | {"max_epochs": 60, "learning_rate": 1e-5}, patience=2).fit(X, y)
+    assert long.n_iter_ < 60
+    plain = {"network": "curves", "width": 8, "dropout": 0.0, "max_epochs": 3, "random_state": 0}
+    whole, pieces = (DeepClassifier(**plain, batch_size=size, accumulate=n).fit(X["table"], y) for size, n in ((32, 1), (16, 2)))
+    assert np.allclose(whole.predict_proba(X["table"]), pieces.predict_proba(X["table"]), atol=1e-4)
 
 
 def test_weights_of_before_are_begun_with(fitted, tmp_path):

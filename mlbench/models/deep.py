@@ -23,8 +23,8 @@ from .neural import one_thread, softmax, split_held_out
 from .rounds import known_rows
 
 # %% auto #0
-__all__ = ['HEAD', 'TRAINING', 'AT_ONCE', 'network_bytes', 'as_parts', 'told_of', 'open_network', 'checked_rows', 'suited',
-           'begin_with', 'DeepClassifier', 'DeepRegressor']
+__all__ = ['HEAD', 'TRAINING', 'LOSSES_FOR', 'AT_ONCE', 'network_bytes', 'as_parts', 'told_of', 'open_network', 'checked_rows',
+           'suited', 'check_choices', 'begin_with', 'DeepClassifier', 'DeepRegressor']
 
 # %% ../../nbs/46_models.deep.ipynb #8f3c0c84
 HEAD = "mlbench"  # where the head of the file tells of the network
@@ -95,7 +95,7 @@ def _without_gaps(record: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
 
 def _is_matrix(X: Any, parts: Sequence[Part]) -> bool:
     "Whether scikit-learn's own check applies: a table, given as a matrix, data frame or list."
-    if getattr(getattr(X, "dtype", None), "names", None) or (isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4)):
+    if getattr(getattr(X, "dtype", None), "names", None) or getattr(X, "ndim", 0) > 2:
         return False
     return not parts or (len(parts) == 1 and parts[0].kind == "table")
 
@@ -113,7 +113,8 @@ def checked_rows(
     return _without_gaps(record, found), found
 
 # %% ../../nbs/46_models.deep.ipynb #f7864d6b
-TRAINING = ("optimizer", "weight_decay", "schedule", "average", "clip", "precision", "keep")  # settings that go to the loop as they are
+# settings that go to the loop as they are
+TRAINING = ("optimizer", "weight_decay", "schedule", "warm_up", "average", "accumulate", "clip", "patience", "precision", "compile", "keep")
 
 
 def suited(
@@ -142,7 +143,44 @@ def _loop_settings(self: _Deep, parts: Sequence[Part], seed: int) -> Any:
     epochs = int(suited(self.network, parts, "max_epochs", self.max_epochs, 20, max))
     return LoopSettings(**own, learning_rate=rate, batch_size=size, epochs=epochs, steps=steps, device=self.device, seed=seed)
 
-# %% ../../nbs/46_models.deep.ipynb #5a83d5d0
+# %% ../../nbs/46_models.deep.ipynb #d05ab2c8
+LOSSES_FOR = {"classes": ("cross_entropy", "focal"), "values": ("squared", "huber", "quantile")}
+
+
+def check_choices(
+    estimator: Any,  # a `DeepClassifier` or `DeepRegressor`
+    target: str,  # "classes" or "values"
+) -> None:
+    "Raises `UsageError` with every setting that cannot be."
+    of, fits = lambda name: getattr(estimator, name), LOSSES_FOR[target]
+    wrong = [f"loss={of('loss')!r}, expected auto or {' or '.join(fits)} for {target}"] if of("loss") not in ("auto", *fits) else []
+    if not isinstance(of("network"), str):
+        wrong += [f"network={of('network')!r}, expected auto, or names such as 'text_cnn' or 'gru+resnet'"]
+    for name in ("width", "depth", "embedding", "batch_size", "max_epochs"):
+        if not isinstance(of(name), int | np.integer) or of(name) < 0:
+            wrong += [f"{name}={of(name)!r}, expected a whole number, or 0 for the network's own choice"]
+    for name in ("label_smoothing", "validation_fraction"):
+        if not isinstance(of(name), int | float | np.number) or not 0 <= of(name) < 1:
+            wrong += [f"{name}={of(name)!r}, expected a share from 0 to below 1"]
+    if target == "values" and of("class_weight") is not None:
+        wrong += [f"class_weight={of('class_weight')!r}, and values have no classes"]
+    if wrong:
+        raise UsageError(f"{type(estimator).__name__} cannot learn as asked: {'; '.join(wrong)}.")
+
+# %% ../../nbs/46_models.deep.ipynb #ff38cd51
+def _weights_of(class_weight: Any, y: np.ndarray, classes: np.ndarray) -> Any:
+    "What a row of each class counts, as a tensor."
+    import torch
+    from sklearn.utils.class_weight import compute_class_weight
+
+    from mlbench.models.losses import balanced_weights
+
+    if y.ndim == 2 and class_weight == "balanced":
+        return balanced_weights(y.sum(axis=0))
+    weights = compute_class_weight(class_weight, classes=classes, y=classes[y] if y.ndim == 1 else classes)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
 def _loss_of(self: _Deep, y: np.ndarray, classes: np.ndarray | None) -> Any:
     "The loss of outputs and target."
     from mlbench.models.losses import make_loss
@@ -152,16 +190,13 @@ def _loss_of(self: _Deep, y: np.ndarray, classes: np.ndarray | None) -> Any:
         return make_loss(name)
     options: dict[str, Any] = {"smoothing": self.label_smoothing} if name == "cross_entropy" else {}
     if self.class_weight is not None:
-        import torch
-        from sklearn.utils.class_weight import compute_class_weight
-
-        weights = compute_class_weight(self.class_weight, classes=classes, y=classes[y if y.ndim == 1 else y.argmax(axis=1)])
-        options["class_weight"] = torch.from_numpy(weights.astype(np.float32))
+        options["class_weight"] = _weights_of(self.class_weight, y, classes)
     return make_loss(name, **options)
 
 # %% ../../nbs/46_models.deep.ipynb #23c0deda
 def _weights_in(start: Any) -> dict[str, Any]:
     "Tensors by name, from whatever holds them."
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     if isinstance(start, Mapping):
@@ -170,7 +205,11 @@ def _weights_in(start: Any) -> dict[str, Any]:
         from mlbench.models.checkpoints import read_weights
 
         return read_weights(Path(start))
-    return load(start.tobytes() if isinstance(start, np.ndarray) else bytes(start))
+    try:
+        return load(start.tobytes() if isinstance(start, np.ndarray) else bytes(start))
+    except (SafetensorError, TypeError) as error:
+        what = f"{type(start).__name__} that holds no safetensors file ({error})"
+        raise UsageError(f"start= was given a {what}. Give `model_` of a fitted network, what `pretrained` gave, or the path of a safetensors file.") from error
 
 
 def begin_with(
@@ -284,17 +323,21 @@ class _Deep(KeptModel):
         weight_decay: float = 0.05,  # of matrices
         optimizer: str = "adamw",  # a name of `schedules`
         schedule: str = "one_cycle",  # how the rate rises and falls
-        loss: str = "auto",  # a name of `losses`; auto is the cross entropy, or the squared error
+        warm_up: float = 0.2,  # share of the steps until the full rate
+        loss: str = "auto",  # a name of `LOSSES_FOR`; auto is the cross entropy, or the squared error
         label_smoothing: float = 0.1,  # share of a label that is spread over all classes; cross entropy alone
         class_weight: Any = None,  # None, "balanced", or class -> weight
         augment: Any = "auto",  # changes of training rows, as `augment_of` takes them; "none" leaves them as they are
         average: float = 0.0,  # what stays of the running mean of the weights at each step; 0 keeps no mean
-        batch_size: int = 0,  # rows per step; 0 is the encoder's own choice
+        batch_size: int = 0,  # rows of a batch; 0 is the encoder's own choice
+        accumulate: int = 1,  # batches whose gradients are added up to one step
         max_epochs: int = 0,  # passes over the rows at most; 0 is the encoder's own choice
         steps: Any = 0,  # steps that the schedule is planned for; 0 plans them from max_epochs and the seconds
         keep: int = 0,  # step after which training ends; 0 goes on to the last
         clip: float = 1.0,  # longest gradient; 0 does not clip
+        patience: int = 0,  # epochs without an improvement on held-out rows until it stops; 0 goes on to the end
         precision: str = "auto",  # fp32, bf16 or fp16; auto is bf16 on a GPU that knows it, else fp32
+        compile: bool = False,  # let torch compile the network, on a GPU only
         device: str = "auto",  # cpu or cuda; auto takes a GPU where there is one
         parts: Sequence[Part] = (),  # what a row holds; () finds it out from the record
         start: Any = None,  # pre-trained weights to begin with
@@ -302,10 +345,10 @@ class _Deep(KeptModel):
         random_state: Any = None,  # seed of every draw
     ):
         self.network, self.width, self.depth, self.dropout, self.embedding = network, width, depth, dropout, embedding
-        self.learning_rate, self.weight_decay, self.optimizer, self.schedule = learning_rate, weight_decay, optimizer, schedule
+        self.learning_rate, self.weight_decay, self.optimizer, self.schedule, self.warm_up = learning_rate, weight_decay, optimizer, schedule, warm_up
         self.loss, self.label_smoothing, self.class_weight, self.augment = loss, label_smoothing, class_weight, augment
-        self.average, self.batch_size, self.max_epochs, self.steps, self.keep = average, batch_size, max_epochs, steps, keep
-        self.clip, self.precision, self.device, self.parts, self.start = clip, precision, device, parts, start
+        self.average, self.batch_size, self.accumulate, self.max_epochs, self.steps, self.keep = average, batch_size, accumulate, max_epochs, steps, keep
+        self.clip, self.patience, self.precision, self.compile, self.device, self.parts, self.start = clip, patience, precision, compile, device, parts, start
         self.validation_fraction, self.random_state = validation_fraction, random_state
 
     replay_parameters_ = _replay
@@ -350,7 +393,8 @@ def _fit_classes(
     y_val: Any = None,  # their labels
     seconds: float | None = None,  # the schedule ends within so many
 ) -> DeepClassifier:  # itself
-    "Train on labels; raises `ValueError` for gaps in the rows, one class only, and lengths that differ."
+    "Train on labels; raises `ValueError` for settings that cannot be, gaps in the rows, one class only, and lengths that differ."
+    check_choices(self, "classes")
     record, parts = checked_rows(self, X, as_parts(self.parts), True)
     shares = _shares(y)
     if shares is None:
@@ -391,7 +435,8 @@ def _fit_values(
     y_val: Any = None,  # their values
     seconds: float | None = None,  # the schedule ends within so many
 ) -> DeepRegressor:  # itself
-    "Train on values; raises `ValueError` for gaps in the rows or the target, and for lengths that differ."
+    "Train on values; raises `ValueError` for settings that cannot be, gaps in the rows or the target, and lengths that differ."
+    check_choices(self, "values")
     record, parts = checked_rows(self, X, as_parts(self.parts), True)
     y = checked_values(type(self).__name__, _target(y, record))
     self.target_mean_, self.target_scale_ = float(y.mean()), float(y.std()) or 1.0
