@@ -17,7 +17,7 @@ from ..core.errors import UsageError
 
 # %% auto #0
 __all__ = ['ACROSS', 'EVEN', 'BLOCK', 'PATCHES', 'FEWEST', 'MOST_SAMPLE', 'EVEN_WHITE', 'NEAREST', 'square_shape', 'patches_of',
-           'sample_patches', 'learn_whitening', 'triangle', 'quarters', 'PatchFeatures']
+           'sample_patches', 'learn_whitening', 'triangle', 'quarters', 'mirrored', 'in_pairs', 'PatchFeatures']
 
 # %% ../../nbs/33_features.patches.ipynb #4ba79117
 def square_shape(
@@ -105,6 +105,23 @@ def quarters(
     halves = (slice(None, down), slice(down, None)), (slice(None, across), slice(across, None))
     return np.concatenate([codes[:, a, b].sum(axis=(1, 2)) for a in halves[0] for b in halves[1]], axis=1)
 
+# %% ../../nbs/33_features.patches.ipynb #f1ad23c5
+def mirrored(
+    patches: np.ndarray,  # (patches, side * side * channels)
+    side: int,  # pixels
+) -> np.ndarray:  # the same shape
+    "Patches with left and right exchanged."
+    return patches.reshape(len(patches), side, side, -1)[:, :, ::-1].reshape(len(patches), -1)
+
+
+def in_pairs(
+    sums: np.ndarray,  # (images, 4 * patterns), from `quarters`; the second half of the patterns mirrors the first
+) -> np.ndarray:  # (images, 2 * patterns): above and below, first left or mirrored right, then right or mirrored left
+    "Patterns counted together with their mirror images on the other side."
+    parts = sums.reshape(len(sums), 2, 2, 2, -1)
+    pairs = np.stack([parts[:, :, 0, 0] + parts[:, :, 1, 1], parts[:, :, 1, 0] + parts[:, :, 0, 1]], axis=2)
+    return pairs.reshape(len(sums), -1)
+
 # %% ../../nbs/33_features.patches.ipynb #f7d18167
 def _fit_patterns(self: PatchFeatures, X: Any, y: Any = None) -> PatchFeatures:
     "Learn `middle_`, `whitening_` and `patterns_` from patches of the images; raises `UsageError` when patches are larger than the images."
@@ -119,23 +136,29 @@ def _fit_patterns(self: PatchFeatures, X: Any, y: Any = None) -> PatchFeatures:
     self.step_ = max(1, round(max(self.shape_[:2]) / ACROSS))
     count = int(np.clip(PATCHES * self.words, FEWEST, MOST_SAMPLE))
     some = sample_patches(flat.reshape(-1, *self.shape_), self.side, count, self.random_state)
+    some = np.concatenate([some, mirrored(some, self.side)]) if self.mirror else some
     self.middle_, self.whitening_ = learn_whitening(some)
-    groups = MiniBatchKMeans(min(self.words, len(some)), random_state=self.random_state, n_init=1, batch_size=2_048, max_iter=20, reassignment_ratio=0.0)
+    count = max(1, self.words // 2) if self.mirror else self.words
+    groups = MiniBatchKMeans(min(count, len(some)), random_state=self.random_state, n_init=1, batch_size=2_048, max_iter=20, reassignment_ratio=0.0)
     self.patterns_ = groups.fit(((some - self.middle_) @ self.whitening_).astype(np.float32)).cluster_centers_.astype(np.float64)
+    if self.mirror:
+        self.patterns_ = np.concatenate([self.patterns_, mirrored(self.patterns_, self.side)])
     return self
 
 
 def _shown(self: PatchFeatures, X: Any) -> np.ndarray:
-    "float64 (images, 4 * patterns): how much of each pattern shows in each quarter."
+    "float64 (images, 4 * patterns), half of it with `mirror`: how much of each pattern shows in each quarter."
     check_is_fitted(self, "patterns_")
     images = np.asarray(X).reshape(-1, *self.shape_)
     down, across = ((n - self.side) // self.step_ + 1 for n in self.shape_[:2])
     portion = max(1, BLOCK // (down * across * max(self.patterns_.shape)))
-    out = np.empty((len(images), 4 * len(self.patterns_)))
+    paired = getattr(self, "mirror", False)  # older files say nothing about it
+    out = np.empty((len(images), (2 if paired else 4) * len(self.patterns_)))
     for start in range(0, len(images), portion):
         cut = patches_of(images[start : start + portion], self.side, self.step_)
         white = (cut.reshape(-1, cut.shape[-1]) - self.middle_) @ self.whitening_
-        out[start : start + portion] = quarters(triangle(white, self.patterns_).reshape(*cut.shape[:3], -1)) / (down * across)
+        sums = quarters(triangle(white, self.patterns_).reshape(*cut.shape[:3], -1))
+        out[start : start + portion] = (in_pairs(sums) if paired else sums) / (down * across)
     return out
 
 # %% ../../nbs/33_features.patches.ipynb #b19113d7
@@ -144,17 +167,19 @@ class PatchFeatures(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        words: int = 400,  # patterns
+        words: int = 400,  # patterns, with `mirror` those that mirror others counted
         side: int = 6,  # pixels of a patch
         shape: Sequence[int] = (),  # height, width and channels of the images; () for squares in grey or colour
         random_state: int = 0,  # of patches and patterns
+        mirror: bool = False,  # whether a mirrored image gives the same numbers
     ):
-        self.words, self.side, self.shape, self.random_state = words, side, shape, random_state
+        self.words, self.side, self.shape, self.random_state, self.mirror = words, side, shape, random_state, mirror
 
     fit, transform = _fit_patterns, _shown
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         "Names such as `photo: pattern 7, above left`."
         name = "image" if input_features is None else str(input_features[0]).split(":")[0]
-        places = ("above left", "above right", "below left", "below right")
-        return np.array([f"{name}: pattern {n}, {place}" for place in places for n in range(1, len(self.patterns_) + 1)], dtype=object)
+        places, paired = ("above left", "above right", "below left", "below right"), getattr(self, "mirror", False)
+        count, more = len(self.patterns_) // (2 if paired else 1), " or mirrored" if paired else ""
+        return np.array([f"{name}: pattern {n}, {place}{more}" for place in places for n in range(1, count + 1)], dtype=object)
