@@ -19,7 +19,8 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 import torch
 
 from mlbench.models import transfer
-from mlbench.models.transfer import Embeddings, TransferClassifier, TransferRegressor, blocks_of, check_checkpoint, open_checkpoint, texts_of
+from mlbench.models.opening import check_checkpoint, open_checkpoint
+from mlbench.models.transfer import Embeddings, TransferClassifier, TransferRegressor, blocks_of, texts_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
 QUICK = {"epochs": 6, "learning_rate": 2e-3, "random_state": 0}

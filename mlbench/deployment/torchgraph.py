@@ -385,6 +385,8 @@ def _resolved(value: Any, wires: Mapping[Any, Any]) -> Any:
 # %% ../../nbs/71_deployment.torchgraph.ipynb #41752bc4
 def _all_calls(w: Writer, network: Any, parts: dict[str, Wire], inputs: Mapping[str, Block]) -> Any:
     "Write one call after the other; the answer of the network."
+    if getattr(network, "by_run", False):
+        return importlib.import_module("mlbench.deployment.torchruns").written_run(w, network, parts, inputs)
     calls = traced(network)
     runs = _recorded(network, calls, inputs)
     wires: dict[Any, Any] = {}

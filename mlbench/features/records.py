@@ -29,7 +29,7 @@ def kind_of(
 ) -> str:  # "tokens", "pixels" or "table"
     "The kind of part that a block becomes."
     kind = block.split("_")[0]
-    return kind if kind in OWN else "table"
+    return "tokens" if kind == "pieces" else kind if kind in OWN else "table"
 
 
 def _last(step: Any) -> Any:
@@ -40,9 +40,9 @@ def _last(step: Any) -> Any:
 
 def _own_part(block: str, step: Any, columns: Sequence[str]) -> Part:
     "The part of a fitted block with a field of its own."
-    kind, last = kind_of(block), _last(step)
+    kind, last, name = kind_of(block), _last(step), block.split("_")[0]
     shape = (int(last.length_),) if kind == "tokens" else tuple(int(n) for n in last.shape_)
-    return Part(f"{kind} {columns[0]}", kind, columns[0], shape, int(last.size_) if kind == "tokens" else 0)
+    return Part(f"{name} {columns[0]}", kind, columns[0], shape, int(last.size_) if kind == "tokens" else 0)
 
 # %% ../../nbs/33_features.records.ipynb #7cbb3465
 def _columns_of(frame: Any, columns: Sequence[str]) -> pd.DataFrame:

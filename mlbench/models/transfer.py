@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,119 +18,24 @@ from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch import nn
 
 from ..core.errors import DataError, UsageError
-from .deep import HEAD, told_of
+from ..core.resuming import inner_piece
+from ..core.show import number
+from ..data.parts import Part
+from ..data.pieces import piece_ids
+from .checkpoints import Checkpoint
+from .deep import HEAD, as_parts, checked_rows, told_of
+from .fusion import NETWORKS, USUAL
 from .happenings import Happening
-from .layers import Drop
+from .layers import Bend, Drop, made, set_generators
 from .lazymodel import KeptModel, checked_values, ranks_of_classes
 from .loop import LoopSettings, RecordBatches, Trainer, device_of
 from .neural import one_thread, quiet_torch, softmax, split_held_out
+from .opening import Opened, check_same, checkpoint_hash, numbers_of, open_checkpoint, quietly, transformers_library, width_of, without_pooler
+from .rounds import TooLong, known_rows
 
 # %% auto #0
-__all__ = ['WAYS', 'check_checkpoint', 'Opened', 'open_checkpoint', 'texts_of', 'token_rows', 'pixel_rows', 'TransferNet',
-           'blocks_of', 'Thaw', 'transfer_bytes', 'open_transfer', 'Embeddings', 'TransferClassifier',
-           'TransferRegressor']
-
-# %% ../../nbs/47_models.transfer.ipynb #fe273565
-def _library() -> Any:
-    "The transformers library; raises `UsageError` where it is not installed."
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError('This needs transformers, which is not installed. Write: pip install "mlbench[text]"') from error
-    return transformers
-
-
-def check_checkpoint(
-    checkpoint: str | Path,  # a folder, or a name on the hub
-    download: bool = False,  # whether a name may be fetched from the hub
-) -> None:
-    "Raises `UsageError` for a folder that cannot be opened safely, and for a name where nothing may be fetched."
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        if not download:
-            advice = "Give the folder of a checkpoint, or write download=True if it shall be fetched from huggingface.co."
-            raise UsageError(f"{str(checkpoint)!r} is no folder here. {advice}")
-        return
-    names = {p.name for p in folder.iterdir()}
-    if "config.json" not in names:
-        there = ", ".join(sorted(names)[:8]) or "no files"
-        raise UsageError(f"{folder} has no config.json, so it is no checkpoint as save_pretrained writes it. There are: {there}.")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickles = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt")))
-        why = f"only {', '.join(pickles)}, and opening a pickle may run what it likes" if pickles else "no weights"
-        raise UsageError(f"{folder} has {why}. Where you trust the file, open it with transformers and write it with save_pretrained(folder).")
-
-# %% ../../nbs/47_models.transfer.ipynb #3eae2c8a
-class Opened(NamedTuple):
-    "A checkpoint in memory."
-
-    backbone: nn.Module
-    config: dict[str, Any]  # as in config.json
-    tokenizer: str  # of a reader, as tokenizer.json; empty for a viewer
-    pixels: dict[str, Any]  # of a viewer: side, mean, std, channels; empty for a reader
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    "Without the library's bars and remarks."
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _without_pooler(backbone: nn.Module) -> nn.Module:
-    "The network without a last layer that many checkpoints have no weights for."
-    if getattr(backbone, "pooler", None) is not None and any(True for _ in backbone.pooler.parameters()):
-        backbone.pooler = None  # type: ignore[assignment]
-    return backbone
-
-
-def _pixels_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    "Side and scale of pictures, from config.json and preprocessor_config.json."
-    size = facts.get("size") or config.get("image_size") or 224
-    if isinstance(size, Mapping):
-        size = size.get("height") or size.get("shortest_edge") or 224
-    channels = int(config.get("num_channels", 3))
-    return {"side": int(size), "channels": channels, "mean": facts.get("image_mean") or [0.5] * channels, "std": facts.get("image_std") or [0.5] * channels}
-
-# %% ../../nbs/47_models.transfer.ipynb #d7d62dce
-def open_checkpoint(
-    checkpoint: str | Path,  # a folder, or a name on the hub
-    download: bool = False,  # whether a name may be fetched from the hub
-) -> Opened:
-    "A network with what belongs to it; raises `UsageError` where it cannot be opened."
-    from safetensors import SafetensorError
-
-    check_checkpoint(checkpoint, download)
-    library = _library()
-    where = {"local_files_only": not download, "trust_remote_code": False}
-    try:
-        with _quietly(), one_thread():
-            backbone = _without_pooler(library.AutoModel.from_pretrained(checkpoint, use_safetensors=True, dtype=torch.float32, **where))
-            config = json.loads(backbone.config.to_json_string(use_diff=False))
-            if backbone.main_input_name == "pixel_values":
-                facts = library.image_processing_base.ImageProcessingMixin.get_image_processor_dict(checkpoint, **where)[0] if _has_facts(checkpoint) else {}
-                return Opened(backbone, config, "", _pixels_of(config, facts))
-            tokenizer = library.AutoTokenizer.from_pretrained(checkpoint, **where)
-            return Opened(backbone, config, tokenizer.backend_tokenizer.to_str(), {})
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        wanted = "Expected a folder with config.json, model.safetensors and, for texts, tokenizer.json."
-        raise UsageError(f"{str(checkpoint)!r} cannot be opened: {str(error).strip()[:300]}. {wanted}") from error
-
-
-def _has_facts(checkpoint: str | Path) -> bool:
-    "Whether a checkpoint tells how pictures are prepared; names on the hub do."
-    return not Path(checkpoint).is_dir() or (Path(checkpoint) / "preprocessor_config.json").exists()
+__all__ = ['PIECES', 'WAYS', 'texts_of', 'token_rows', 'pixel_rows', 'read_parts', 'TransferNet', 'blocks_of', 'Thaw',
+           'transfer_bytes', 'open_transfer', 'Embeddings', 'TransferClassifier', 'TransferRegressor']
 
 # %% ../../nbs/47_models.transfer.ipynb #117eaa90
 def texts_of(
@@ -155,17 +59,9 @@ def token_rows(
     tokenizer: str,  # as in tokenizer.json
     most: int,  # tokens of a text at most
 ) -> dict[str, np.ndarray]:  # tokens (rows, length) int32: 1 + number of the token, 0 for nothing
-    "Texts by the tokeniser of a checkpoint."
-    from tokenizers import Tokenizer
-
-    opened = Tokenizer.from_str(tokenizer)
-    opened.no_padding()
-    opened.enable_truncation(most)
-    found = [e.ids for e in opened.encode_batch(list(texts))]
-    tokens = np.zeros((len(found), max([1, *map(len, found)])), dtype=np.int32)
-    for row, ids in enumerate(found):
-        tokens[row, : len(ids)] = np.asarray(ids) + 1
-    return {"tokens": tokens}
+    "Texts by the tokeniser of a checkpoint, as long as the longest of them."
+    tokens = piece_ids(texts, tokenizer, most)
+    return {"tokens": tokens[:, : max(1, int((tokens != 0).sum(1).max(initial=0)))]}
 
 # %% ../../nbs/47_models.transfer.ipynb #67539c5b
 def pixel_rows(
@@ -180,52 +76,112 @@ def pixel_rows(
         raise DataError(f"this checkpoint looks at pictures (rows, height, width, {channels}) of bytes from 0 to 255 (uint8), and X is {found}.")
     return {"pixels": np.repeat(pixels, channels, axis=3) if pixels.shape[3] < channels else pixels}
 
-# %% ../../nbs/47_models.transfer.ipynb #b9212b9e
+# %% ../../nbs/47_models.transfer.ipynb #9d72611c
+def _own_chance(backbone: nn.Module) -> nn.Module:
+    "The same network, with dropout that the loop seeds; whatever else would draw is switched off."
+    for module in backbone.modules():
+        for name, inner in list(module._modules.items()):
+            if isinstance(inner, nn.Dropout):
+                module._modules[name] = drop = Drop(inner.p)
+                drop.p = 0.0  # type: ignore[assignment]  # attention asks for it, and drops by itself
+        for name in [n for n, value in vars(module).items() if "drop" in n and isinstance(value, float)]:
+            setattr(module, name, 0.0)
+    return backbone
+
+
+def _read(backbone: nn.Module, tokens: torch.Tensor, wide: bool, trim: bool) -> torch.Tensor:
+    "The mean over the pieces of texts (rows, length): (rows, width)."
+    tokens = tokens[:, : max(int(tokens.ne(0).sum(1).max()), 1)] if trim else tokens
+    there = tokens.ne(0)
+    said = numbers_of(backbone, (tokens.long() - 1).clamp(min=0), there, wide) * there.unsqueeze(2)
+    return said.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
+
+
+def _straight(size: int, side: int) -> torch.Tensor:
+    "Brings one axis of pixels to another size: (side, size)."
+    return nn.functional.interpolate(torch.eye(size)[None, None], (side, size), mode="bilinear", antialias=True, align_corners=False)[0, 0]
+
+
+def _seen(backbone: nn.Module, pixels: torch.Tensor, look: Mapping[str, Any]) -> torch.Tensor:
+    "The mean over all places of pictures (rows, height, width, channels), brought to the size and scale of the checkpoint."
+    values = pixels.permute(0, 3, 1, 2).float()
+    for axis in (2, 3):
+        if values.shape[axis] != look["side"]:
+            values = (values.transpose(2, 3) if axis == 2 else values) @ _straight(values.shape[axis], look["side"]).T.to(values.device)
+            values = values.transpose(2, 3) if axis == 2 else values
+    of = lambda name: torch.tensor(look[name], device=values.device)[:, None, None]
+    said = backbone(pixel_values=(values * look["scale"] - of("mean")) / of("std")).last_hidden_state
+    return said.mean(1) if said.ndim == 3 else said.mean((2, 3))
+
+# %% ../../nbs/47_models.transfer.ipynb #ec90ae62
+PIECES = "pieces"  # beginning of the names of parts that the tokeniser of a checkpoint has cut
+
+
+def read_parts(
+    parts: Sequence[Part],  # of a record
+    viewer: bool,  # whether the checkpoint looks at pictures
+) -> list[str]:  # names of those that it reads
+    "Which parts a checkpoint reads; raises `DataError` when there is none."
+    found = [p.name for p in parts if (p.kind == "pixels" if viewer else p.kind == "tokens" and p.name.startswith(f"{PIECES} "))]
+    if not found:
+        reads = "looks at pictures" if viewer else "reads texts that its own tokeniser has cut"
+        also = "" if viewer else " Make them with features.readers.CheckpointTokens."
+        raise DataError(f"this checkpoint {reads}, and the rows hold {', '.join(p.name for p in parts)}.{also}")
+    return found
+
+
+class _Bent(Bend):
+    "Numbers of a table as they are, wild values pulled in."
+
+    def __init__(self, columns: int):
+        super().__init__(columns)
+        self.outputs = columns
+
+
+def _beside(part: Part, bent: bool) -> Any:
+    "The encoder of a part that the checkpoint does not read."
+    return _Bent(part.shape[0]) if bent and part.kind == "table" else NETWORKS[USUAL[part.kind]].make(part)
+
+# %% ../../nbs/47_models.transfer.ipynb #b3137962
 class TransferNet(nn.Module):
-    "A backbone, the mean of what it says, a linear head: parts to (rows, outputs)."
+    "A backbone, the mean of what it says beside what other parts say, a linear head: parts to (rows, outputs)."
+
+    by_run = True  # its Python chooses by sizes: ONNX follows a run of it, see deployment.torchruns
 
     def __init__(
         self,
-        backbone: nn.Module,  # of a checkpoint
+        opened: Opened,  # its backbone becomes part of this network
         outputs: int,  # classes, or 1
-        pixels: Mapping[str, Any],  # of a viewer; empty for a reader
         dropout: float = 0.1,  # before the head
+        parts: Sequence[Part] = (),  # of a record; none for texts or pictures alone
+        bent: bool = False,  # whether numbers beside it go to the head as they are
+        seed: int = 0,  # of the first weights of other encoders
     ):
         super().__init__()
-        self.backbone, self.pixels, self.drop = backbone, dict(pixels), Drop(dropout)
-        self.draws_by_itself = True  # dropout of the backbone is torch's own
-        self.head = nn.Linear(_width(backbone), outputs)
+        self.backbone, self.pixels, self.wide, self.drop = _own_chance(opened.backbone), opened.pixels, opened.wide, Drop(dropout)
+        self.read = read_parts(parts, bool(self.pixels)) if parts else ["pixels" if self.pixels else "tokens"]
+        others = [p for p in parts if p.name not in self.read]
+        self.others, self.still = [p.name for p in others], False
+        self.beside = made(lambda: nn.ModuleList([_beside(p, bent) for p in others]), seed)
+        self.head = nn.Linear(width_of(self.backbone) * len(self.read) + sum(e.outputs for e in self.beside), outputs)
+
+    def train(self, mode: bool = True) -> TransferNet:
+        "A backbone that lies still does not drop, and no mean or spread of its layers moves with single batches."
+        super().train(mode)
+        for module in self.backbone.modules():
+            if mode and (self.still or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+                module.training = False
+        return self
 
     def features(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
-        "(rows, width): the mean of what the backbone says of each row."
-        if self.pixels:
-            return _seen(self.backbone, parts["pixels"], self.pixels)
-        tokens = parts["tokens"]
-        there = tokens[:, : max(int(tokens.ne(0).sum(1).max()), 1)].ne(0)
-        known = (tokens[:, : there.shape[1]].long() - 1).clamp(min=0)
-        said = self.backbone(input_ids=known, attention_mask=there.long()).last_hidden_state * there.unsqueeze(2)
-        return said.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
+        "(rows, width): the mean of what the backbone says of each row, beside what the other parts say."
+        look = (lambda x: _seen(self.backbone, x, self.pixels)) if self.pixels else (lambda x: _read(self.backbone, x, self.wide, self.training))
+        found = [look(parts[name]) for name in self.read] + [encoder(parts[name]) for name, encoder in zip(self.others, self.beside)]
+        return torch.cat(found, 1) if len(found) > 1 else found[0]
 
     def forward(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
         "Scores of classes, or values."
         return self.head(self.drop(self.features(parts)))
-
-
-def _width(backbone: nn.Module) -> int:
-    "Numbers that a backbone gives for a row."
-    config: Any = backbone.config
-    sizes = getattr(config, "hidden_sizes", None)
-    return int(sizes[-1] if sizes else getattr(config, "hidden_size", None) or config.hidden_dim)
-
-
-def _seen(backbone: nn.Module, pixels: torch.Tensor, scale: Mapping[str, Any]) -> torch.Tensor:
-    "The mean over all places of pictures (rows, height, width, channels), brought to the size and scale of the checkpoint."
-    values = pixels.permute(0, 3, 1, 2).float() / 255
-    if tuple(values.shape[2:]) != (scale["side"], scale["side"]):
-        values = nn.functional.interpolate(values, (scale["side"], scale["side"]), mode="bilinear", antialias=True, align_corners=False)
-    of = lambda name: torch.tensor(scale[name], device=values.device)[:, None, None]
-    said = backbone(pixel_values=(values - of("mean")) / of("std")).last_hidden_state
-    return said.mean(1) if said.ndim == 3 else said.mean((2, 3))
 
 # %% ../../nbs/47_models.transfer.ipynb #c977910a
 def blocks_of(
@@ -265,7 +221,7 @@ class Thaw(Happening):
             for weight in block:
                 weight.requires_grad_(n >= asleep)
 
-# %% ../../nbs/47_models.transfer.ipynb #5064f4bd
+# %% ../../nbs/47_models.transfer.ipynb #56086626
 WAYS = {"frozen": 0.0, "head": 2e-3, "gradual": 1e-4, "lora": 5e-4}  # how the backbone learns, and the usual learning rate
 
 
@@ -276,17 +232,19 @@ def _awake(net: TransferNet, how: str, rate_decay: float, rank: int) -> list[Hap
         for depth, block in enumerate(reversed(blocks)):
             for weight in block:
                 weight.rate = rate_decay**depth  # type: ignore[attr-defined]  # the optimiser asks for it
-        for weight in net.head.parameters():
-            weight.rate = 10.0  # type: ignore[attr-defined]  # a new head has far to go
+        for weight in [*net.head.parameters(), *net.beside.parameters()]:
+            weight.rate = 10.0  # type: ignore[attr-defined]  # what is new has far to go
         return [Thaw(blocks)]
     net.backbone.requires_grad_(False)
+    net.still = how != "lora"
     if how == "lora":
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
             raise UsageError('how="lora" needs peft, which is not installed. Write: pip install "mlbench[lora]", or how="gradual".') from error
-        with _quietly():
-            net.backbone = get_peft_model(net.backbone, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules="all-linear"))
+        with quietly():
+            added = get_peft_model(net.backbone, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules="all-linear"))
+        net.backbone = _own_chance(added)
     return []
 
 
@@ -295,50 +253,65 @@ def _merged(net: TransferNet) -> None:
     if hasattr(net.backbone, "merge_and_unload"):
         net.backbone = net.backbone.merge_and_unload()  # type: ignore[operator]
 
-# %% ../../nbs/47_models.transfer.ipynb #be950f49
+# %% ../../nbs/47_models.transfer.ipynb #2aeed369
 def transfer_bytes(
     net: TransferNet,  # that has learned
     opened: Opened,  # what it began with
+    parts: Sequence[Part] = (),  # of a record; none for texts or pictures alone
+    bent: bool = False,  # whether numbers beside it go to the head as they are
 ) -> bytes:  # a safetensors file
     "A network with all that belongs to it."
     from safetensors.torch import save
 
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in net.state_dict().items()}
     tensors["tokenizer"] = torch.frombuffer(bytearray(opened.tokenizer.encode()) or bytearray(1), dtype=torch.uint8)
-    about = {"format": 1, "name": "transfer", "parts": [], "outputs": net.head.out_features, "config": opened.config, "pixels": opened.pixels}
-    return save(tensors, {HEAD: json.dumps(about, sort_keys=True)})
+    about = {"format": 1, "name": "transfer", "parts": list(parts), "outputs": net.head.out_features, "config": opened.config, "pixels": opened.pixels}
+    return save(tensors, {HEAD: json.dumps(about | {"most": opened.most, "wide": opened.wide, "bent": bent}, sort_keys=True)})
 
 
 def open_transfer(
     data: bytes,  # as `transfer_bytes` made it
-) -> tuple[TransferNet, str]:  # the network in evaluation mode, and its tokeniser
+) -> tuple[TransferNet, Opened]:  # the network in evaluation mode, and what belongs to it
     "Make the network again."
     from safetensors.torch import load
 
-    library, about, tensors = _library(), told_of(data), load(data)
+    library, about, tensors = transformers_library(), told_of(data), load(data)
     tokenizer = tensors.pop("tokenizer").numpy().tobytes().strip(b"\0").decode()
     config = dict(about["config"])
-    with quiet_torch(0), _quietly():  # first weights are drawn, and replaced at once
-        backbone = library.AutoModel.from_config(library.AutoConfig.for_model(config.pop("model_type"), **config))
-        net = TransferNet(_without_pooler(backbone), about["outputs"], about["pixels"])
+    with quiet_torch(0), quietly():  # first weights are drawn, and replaced at once
+        backbone = without_pooler(library.AutoModel.from_config(library.AutoConfig.for_model(config.pop("model_type"), **config)))
+        opened = Opened(backbone, about["config"], tokenizer, about["pixels"], about["most"], about["wide"])
+        net = TransferNet(opened, about["outputs"], parts=about["parts"], bent=about["bent"])
     net.load_state_dict(tensors, assign=True)
-    return net.eval().requires_grad_(False), tokenizer
+    return net.eval().requires_grad_(False), opened
 
-# %% ../../nbs/47_models.transfer.ipynb #979e92a5
-def _rows_of(X: Any, pixels: Mapping[str, Any], tokenizer: str, most: int) -> dict[str, np.ndarray]:
-    "Rows as the network takes them."
-    return pixel_rows(X, pixels["channels"]) if pixels else token_rows(texts_of(X), tokenizer, most)
+# %% ../../nbs/47_models.transfer.ipynb #ebe5b2d2
+def _rows_of(X: Any, opened: Opened, most: int) -> dict[str, np.ndarray]:
+    "Texts or pictures as the network takes them."
+    return pixel_rows(X, opened.pixels["channels"]) if opened.pixels else token_rows(texts_of(X), opened.tokenizer, min(most, opened.most))
 
 
-def _in_batches(call: Any, rows: Mapping[str, np.ndarray], width: int, size: int = 64) -> np.ndarray:
-    "What a network says of all rows, rows of like length together."
-    count = len(next(iter(rows.values())))
-    order = np.argsort((rows["tokens"] != 0).sum(1), kind="stable") if "tokens" in rows else np.arange(count)
-    found = np.zeros((count, width), dtype=np.float64)
+def _trimmed(part: np.ndarray) -> np.ndarray:
+    "Pieces of some texts without the places that none of them fills."
+    return part[:, : max(1, int((part != 0).sum(1).max(initial=0)))]
+
+
+def _in_batches(
+    call: Any, rows: Mapping[str, np.ndarray], width: int, read: Sequence[str] = ("tokens",), size: int = 64, seconds: float | None = None, device: str = "cpu"
+) -> np.ndarray:
+    "What a network says of all rows, rows of like length together; raises `TooLong` when that would take far longer than it may."
+    count, cut = len(next(iter(rows.values()))), [name for name in read if name in rows and rows[name].ndim == 2]
+    lengths = sum(((rows[name] != 0).sum(1) for name in cut), start=np.ones(count, dtype=np.int64))
+    order, found, began, done = np.argsort(-lengths, kind="stable"), np.zeros((count, width), dtype=np.float64), time.monotonic(), 0
     with one_thread(), torch.inference_mode():
         for start in range(0, count, size):
             some = order[start : start + size]
-            found[some] = call({name: torch.from_numpy(np.ascontiguousarray(part[some])) for name, part in rows.items()}).numpy()
+            batch = {name: _trimmed(part[some]) if name in cut else part[some] for name, part in rows.items()}
+            found[some] = call({name: torch.from_numpy(np.ascontiguousarray(part)).to(device) for name, part in batch.items()}).cpu().numpy()
+            done += int(lengths[some].sum())
+            needed = (time.monotonic() - began) / done * float(lengths.sum())
+            if seconds is not None and needed > 2 * seconds + 1:
+                raise TooLong(f"about {number(needed, 2)} s needed to read all rows once, {number(seconds, 2)} s allowed")
     return found
 
 
@@ -360,7 +333,7 @@ class Embeddings(TransformerMixin, BaseEstimator):
     ) -> Embeddings:  # itself
         "Open the checkpoint."
         opened = open_checkpoint(self.checkpoint, self.download)
-        self.model_ = np.frombuffer(transfer_bytes(TransferNet(opened.backbone, 1, opened.pixels), opened), dtype=np.uint8)
+        self.model_ = np.frombuffer(transfer_bytes(TransferNet(opened, 1), opened), dtype=np.uint8)
         return self
 
     def transform(
@@ -369,10 +342,10 @@ class Embeddings(TransformerMixin, BaseEstimator):
     ) -> np.ndarray:  # (rows, width) float64
         "The numbers of each row."
         check_is_fitted(self, "model_")
-        net, tokenizer = open_transfer(self.model_.tobytes())
-        return _in_batches(net.features, _rows_of(X, net.pixels, tokenizer, self.max_tokens), _width(net.backbone))
+        net, opened = open_transfer(self.model_.tobytes())
+        return _in_batches(net.features, _rows_of(X, opened, self.max_tokens), width_of(net.backbone))
 
-# %% ../../nbs/47_models.transfer.ipynb #1d6cf791
+# %% ../../nbs/47_models.transfer.ipynb #278e357f
 def _start_head(net: TransferNet, X: np.ndarray, y: np.ndarray, classes: int) -> None:
     "A linear model on the numbers of the backbone becomes the head; scikit-learn finds it."
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -389,35 +362,132 @@ def _start_head(net: TransferNet, X: np.ndarray, y: np.ndarray, classes: int) ->
         net.head.bias.copy_(torch.from_numpy(offsets))
 
 
+def _draws(net: TransferNet, rows: Mapping[str, np.ndarray]) -> bool:
+    "Whether training still draws from the state that all of torch shares."
+    before = torch.get_rng_state()
+    set_generators(net, 0, 0)
+    with torch.no_grad():
+        net.train()({name: torch.from_numpy(np.ascontiguousarray(part[:2])) for name, part in rows.items()})
+    return not torch.equal(before, torch.get_rng_state())
+
+
+def _new_net(self: _Transfer, opened: Opened, rows: Mapping[str, np.ndarray], classes: int, how: str, seed: int) -> tuple[TransferNet, list[Happening]]:
+    "A network that is ready to learn, and what has to be done while it does."
+    with quiet_torch(seed):
+        net = TransferNet(opened, classes or 1, self.dropout, self.parts_, how == "frozen", seed)
+        for name, encoder in zip(net.others, net.beside):
+            if hasattr(encoder, "learn"):
+                with torch.no_grad():
+                    encoder.learn(rows[name])
+        happenings = [] if how == "frozen" else _awake(net, how, self.rate_decay, self.lora_rank)
+        net.draws_by_itself = how != "frozen" and _draws(net, rows)
+    return net, happenings
+
+# %% ../../nbs/47_models.transfer.ipynb #18e96551
 def _adapt(
-    self: _Transfer, opened: Opened, rows: Mapping[str, np.ndarray], target: np.ndarray, held_out: Any, classes: int, seconds: float | None
+    self: _Transfer, opened: Opened, rows: Mapping[str, np.ndarray], target: np.ndarray, held_out: Any, classes: int, how: str, seconds: float | None
 ) -> TransferNet:
     "Bring a checkpoint to a question."
     from mlbench.models.losses import make_loss
 
-    seed = int(check_random_state(self.random_state).randint(2**31))
-    with quiet_torch(seed):
-        net = TransferNet(opened.backbone, classes or 1, opened.pixels, self.dropout)
-        happenings = _awake(net, self.how, self.rate_decay, self.lora_rank) if self.how != "frozen" else []
-    if self.how == "frozen":
-        _start_head(net.eval(), _in_batches(net.features, rows, net.head.in_features), target, classes)
+    seed, began, device = int(check_random_state(self.random_state).randint(2**31 - 1)), time.monotonic(), device_of(self.device)
+    net, happenings = _new_net(self, opened, rows, classes, how, seed)
+    left = lambda: None if seconds is None else max(seconds - (time.monotonic() - began), 0.1)
+    if how == "frozen":
+        numbers = _in_batches(net.eval().to(device).features, rows, net.head.in_features, net.read, seconds=left(), device=str(device))
+        _start_head(net.cpu(), numbers, target, classes)
         return net
     settings = LoopSettings(
-        learning_rate=self.learning_rate or WAYS[self.how], weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size,
-        seed=seed, device=self.device, schedule="one_cycle", warm_up=0.1,
+        learning_rate=self.learning_rate or WAYS[how], weight_decay=self.weight_decay, epochs=self.epochs, batch_size=self.batch_size, seed=seed,
+        device=self.device, schedule="one_cycle", warm_up=0.1, steps=tuple(map(tuple, self.steps)) if isinstance(self.steps, list | tuple) else self.steps,
+        keep=self.keep,
     )
-    batches = lambda part, y: RecordBatches(part, y if classes else y[:, None].astype(np.float32), self.batch_size, seed, device=device_of(self.device))
+    batches = lambda part, y: RecordBatches(part, y if classes else y[:, None].astype(np.float32), self.batch_size, seed, device=device)
     judged = batches(*held_out) if held_out is not None else None
-    state = Trainer(net, make_loss("cross_entropy" if classes else "squared"), batches(rows, target), settings, happenings, judged).fit(seconds)
-    self.history_ = state.history
+    trainer = Trainer(net, make_loss("cross_entropy" if classes else "squared"), batches(rows, target), settings, happenings, judged)
+    piece = inner_piece(lambda: _made_from(self, seed, {"rows": (rows, target)} | ({} if held_out is None else {"held": held_out})))
+    state = trainer.fit(left(), Checkpoint(piece))
+    self.history_, self.replay_ = state.history, trainer.replay()
     _merged(net)
     return net.cpu()
 
-# %% ../../nbs/47_models.transfer.ipynb #7b63a26e
+
+def _made_from(self: _Transfer, seed: int, sets: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]]) -> dict[str, Any]:
+    "All that the weights depend on, for the key of the state."
+    settings = {name: repr(value) for name, value in sorted(self.get_params().items())}
+    found: dict[str, Any] = {"settings": settings, "seed": seed, "torch": torch.__version__, "checkpoint": checkpoint_hash(self.checkpoint)}
+    for which, (rows, y) in sets.items():
+        found |= {f"{which} {name}": part for name, part in rows.items()} | {f"{which} target": y}
+    return found
+
+# %% ../../nbs/47_models.transfer.ipynb #c260f514
+def _taken(self: _Transfer, X: Any, opened: Opened, fitting: bool) -> dict[str, np.ndarray]:
+    "Rows by the names of their parts; raises `DataError` for what the checkpoint cannot read, `ValueError` for gaps."
+    if not getattr(getattr(X, "dtype", None), "names", None):
+        if fitting:
+            self.parts_ = ()
+        if self.parts_:
+            raise DataError(f"this model was fitted on records with {', '.join(p.name for p in self.parts_)}. Make them with the same transformer.")
+        return _rows_of(X, opened, self.max_tokens)
+    record, parts = checked_rows(self, X, as_parts(self.parts) if fitting else self.parts_, fitting)
+    if fitting:
+        self.parts_ = parts
+        read = read_parts(parts, bool(opened.pixels))
+        if opened.pixels and any(p.shape[2] not in (1, opened.pixels["channels"]) for p in parts if p.name in read):
+            raise DataError(f"this checkpoint looks at {opened.pixels['channels']} channels, and the pictures have others. Set grey in 03_features.")
+        longest = max((p.shape[0] for p in parts if p.name in read), default=0)
+        if not opened.pixels and longest > opened.most:
+            raise DataError(f"this checkpoint reads {opened.most} pieces of a text at most, and the rows hold {longest}. Write max_tokens={opened.most}.")
+    more = lambda name, part: np.repeat(part, opened.pixels["channels"], axis=3) if opened.pixels and part.ndim == 4 and part.shape[3] == 1 else part
+    return {p.name: more(p.name, record[p.name]) for p in parts}
+
+
+def _way(self: _Transfer, opened: Opened) -> str:
+    "How it learns: as it was asked for, where that can be."
+    beside = [p.kind for p in self.parts_ if p.name not in read_parts(self.parts_, bool(opened.pixels))] if self.parts_ else []
+    return "head" if self.how == "frozen" and set(beside) - {"table"} else self.how
+
+# %% ../../nbs/47_models.transfer.ipynb #aa5d285d
+def _learn(self: _Transfer, X: Any, target: np.ndarray, classes: int, held_out: Any, seconds: float | None) -> None:
+    "Open the checkpoint, learn, keep the result."
+    began, given = time.monotonic(), held_out is not None
+    if self.how not in WAYS:
+        raise UsageError(f"how={self.how!r}, expected one of {', '.join(WAYS)}.")
+    check_same(self.checkpoint, self.sha256)
+    opened = open_checkpoint(self.checkpoint, self.download)
+    rows = _taken(self, X, opened, True)
+    if len(target) != len(next(iter(rows.values()))):
+        raise DataError(f"X has {len(next(iter(rows.values())))} rows and y has {len(target)}; every row needs one answer.")
+    how, self.history_ = _way(self, opened), []
+    self.replay_ = {"steps": 0, "keep": 0}
+    if given:
+        held_out = _taken(self, held_out[0], opened, False), held_out[1]
+    elif how != "frozen":
+        learn, aside = split_held_out(len(target), self.validation_fraction, check_random_state(self.random_state), target if classes else None)
+        cut = lambda some: ({name: part[some] for name, part in rows.items()}, target[some])
+        held_out = cut(aside) if len(aside) else None
+        rows, target = cut(learn)
+    left = None if seconds is None else max(seconds - (time.monotonic() - began), 0.1)
+    with one_thread():
+        net = _adapt(self, opened, rows, target, held_out, classes, how, left)
+        self._keep(transfer_bytes(net, opened, self.parts_, how == "frozen"))
+    self.n_iter_ = len(self.history_)
+    self.replay_ |= {"validation_fraction": 0.0 if given else self.validation_fraction}
+
+
+def _say(self: _Transfer, X: Any) -> np.ndarray:
+    "What the network says of rows (rows, outputs)."
+    check_is_fitted(self, "model_")
+    (net, opened), device = self._library_model(), device_of(self.device)
+    net = net if device.type == "cpu" else open_transfer(self.model_.tobytes())[0].to(device)
+    return _in_batches(net, _taken(self, X, opened, False), net.head.out_features, net.read, device=str(device))
+
+# %% ../../nbs/47_models.transfer.ipynb #558aaeef
 class _Transfer(KeptModel):
     "What classifier and regressor have in common."
 
     _opened = staticmethod(open_transfer)
+    replay_: dict[str, Any]  # of the last fit
 
     def __init__(
         self,
@@ -432,45 +502,42 @@ class _Transfer(KeptModel):
         rate_decay: float = 0.8,  # learning rate of a block, beside the one above it (gradual)
         lora_rank: int = 8,  # of the matrices (lora)
         download: bool = False,  # whether a name may be fetched from the hub
+        sha256: str = "",  # of the checkpoint, from `checkpoint_hash`: another one is refused; empty takes what is there
+        steps: Any = 0,  # steps that the schedule is planned for; 0 plans them from epochs and the seconds
+        keep: int = 0,  # step after which training ends; 0 goes on to the last
+        parts: Sequence[Part] = (),  # what a row holds; () finds it out from a record
         validation_fraction: float = 0.1,  # rows set aside to say which epoch is best; none under fifty
         device: str = "auto",  # cpu, cuda; auto takes a GPU when there is one
         random_state: Any = None,  # seed of every draw
     ):
         self.checkpoint, self.how, self.learning_rate, self.weight_decay, self.epochs = checkpoint, how, learning_rate, weight_decay, epochs
         self.batch_size, self.max_tokens, self.dropout, self.rate_decay, self.lora_rank = batch_size, max_tokens, dropout, rate_decay, lora_rank
-        self.download, self.validation_fraction, self.device, self.random_state = download, validation_fraction, device, random_state
+        self.download, self.sha256, self.steps, self.keep, self.parts = download, sha256, steps, keep, parts
+        self.validation_fraction, self.device, self.random_state = validation_fraction, device, random_state
 
-    def _learn(self, X: Any, target: np.ndarray, classes: int, held_out: Any, seconds: float | None) -> None:
-        "Open the checkpoint, learn, keep the result."
-        if self.how not in WAYS:
-            raise UsageError(f"how={self.how!r}, expected one of {', '.join(WAYS)}.")
-        opened = open_checkpoint(self.checkpoint, self.download)
-        rows = _rows_of(X, opened.pixels, opened.tokenizer, self.max_tokens)
-        if len(target) != len(next(iter(rows.values()))):
-            raise DataError(f"X has {len(next(iter(rows.values())))} rows and y has {len(target)}; every row needs one answer.")
-        if held_out is not None:
-            held_out = _rows_of(held_out[0], opened.pixels, opened.tokenizer, self.max_tokens), held_out[1]
-        elif self.how != "frozen":
-            learn, aside = split_held_out(len(target), self.validation_fraction, check_random_state(self.random_state), target if classes else None)
-            cut = lambda some: ({name: part[some] for name, part in rows.items()}, target[some])
-            held_out = cut(aside) if len(aside) else None
-            rows, target = cut(learn)
-        with one_thread():
-            self._keep(transfer_bytes(_adapt(self, opened, rows, target, held_out, classes, seconds), opened))
+    _learn, _say = _learn, _say
 
-    def _say(self, X: Any) -> np.ndarray:
-        "What the network says of rows (rows, outputs)."
+    def torch_network(self) -> TransferNet:
+        "The fitted network, a torch module on the CPU in evaluation mode: parts by name to (rows, outputs)."
+        return self._library_model()[0]
+
+    def replay_parameters_(self) -> dict[str, Any]:
+        "Parameters with which a fit on the same rows gives the same weights, whatever time it has."
         check_is_fitted(self, "model_")
-        net, tokenizer = self._library_model()
-        return _in_batches(net, _rows_of(X, net.pixels, tokenizer, self.max_tokens), net.head.out_features)
+        return dict(self.replay_)
 
-# %% ../../nbs/47_models.transfer.ipynb #fd499c0e
+# %% ../../nbs/47_models.transfer.ipynb #3aa670fe
+def _rows_as_array(X: Any) -> np.ndarray:
+    "Rows that can be chosen by a mask."
+    return X if isinstance(X, np.ndarray) else np.asarray(X, dtype=object)
+
+
 class TransferClassifier(ClassifierMixin, _Transfer):
     "A checkpoint that learns to tell classes apart."
 
     def fit(
         self,
-        X: Any,  # texts, or pictures (rows, height, width, channels) of bytes
+        X: Any,  # texts, pictures (rows, height, width, channels) of bytes, or a record
         y: Any,  # (rows,) classes of any kind
         X_val: Any = None,  # rows that say which epoch is best; None sets some aside
         y_val: Any = None,  # their classes
@@ -478,7 +545,8 @@ class TransferClassifier(ClassifierMixin, _Transfer):
     ) -> TransferClassifier:  # itself
         "Learn; raises `UsageError` for a checkpoint that cannot be opened and `DataError` for rows that it cannot read."
         self.classes_, codes = ranks_of_classes(type(self).__name__, y)
-        held_out = None if X_val is None else (X_val, np.searchsorted(self.classes_, np.asarray(y_val)))
+        X_val, y_val = (X_val, y_val) if X_val is None else known_rows(_rows_as_array(X_val), np.asarray(y_val), self.classes_)
+        held_out = None if X_val is None else (X_val, np.searchsorted(self.classes_, y_val))
         self._learn(X, codes, len(self.classes_), held_out, seconds)
         return self
 
@@ -496,13 +564,13 @@ class TransferClassifier(ClassifierMixin, _Transfer):
         "The class of highest probability."
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
-
+# %% ../../nbs/47_models.transfer.ipynb #5534275f
 class TransferRegressor(RegressorMixin, _Transfer):
     "A checkpoint that learns a number."
 
     def fit(
         self,
-        X: Any,  # texts, or pictures (rows, height, width, channels) of bytes
+        X: Any,  # texts, pictures (rows, height, width, channels) of bytes, or a record
         y: Any,  # (rows,) finite numbers
         X_val: Any = None,  # rows that say which epoch is best; None sets some aside
         y_val: Any = None,  # their values
@@ -510,8 +578,8 @@ class TransferRegressor(RegressorMixin, _Transfer):
     ) -> TransferRegressor:  # itself
         "Learn; raises `UsageError` for a checkpoint that cannot be opened and `DataError` for rows that it cannot read."
         values = checked_values(type(self).__name__, y)
-        self.mean_, self.scale_ = float(values.mean()), float(values.std()) or 1.0
-        scaled = lambda v: (np.asarray(v, dtype=np.float64) - self.mean_) / self.scale_
+        self.target_mean_, self.target_scale_ = float(values.mean()), float(values.std()) or 1.0
+        scaled = lambda v: (np.asarray(v, dtype=np.float64) - self.target_mean_) / self.target_scale_
         self._learn(X, scaled(values), 0, None if X_val is None else (X_val, scaled(y_val)), seconds)
         return self
 
@@ -520,4 +588,4 @@ class TransferRegressor(RegressorMixin, _Transfer):
         X: Any,  # rows
     ) -> np.ndarray:  # (rows,) float64
         "The value of each row."
-        return self._say(X)[:, 0] * self.scale_ + self.mean_
+        return self._say(X)[:, 0] * self.target_scale_ + self.target_mean_

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.show import number
+from ..features.blocks import is_record
 from ..models.registry import ModelSpec
 from .arena import LIGHT, Arena, Entry
 
@@ -87,7 +88,7 @@ def fit_gb(
 # %% ../../nbs/53_training.room.ipynb #44564eef
 def _features(arena: Arena, style: str) -> int:
     "Columns of eight bytes that models of a style see; sparse ones are counted as what is stored of them."
-    if style == "parts":  # bytes of pixels, ids of four bytes
+    if is_record(style):  # bytes of pixels, ids of four bytes
         pixels = sum(math.prod(c.shape or PICTURE) for c in arena.plan.columns if c.use and c.kind == "image")
         return len(arena.plan.inputs) + (pixels + 4 * WORDS * len(arena.plan.of_kind("text"))) // 8
     made = arena.plan.width(style)
