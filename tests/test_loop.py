@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +20,7 @@ from mlbench.models.batches import RecordBatches, as_tensors, step_seed, step_sl
 from mlbench.models.checkpoints import Checkpoint, CheckpointError, copy_into, read_state, read_weights, write_state, write_weights
 from mlbench.models.happenings import Curves, EarlyStopping, Happening, TensorBoard, rehearsed
 from mlbench.models.loop import DivergedError, Trainer, find_rate, largest_batch, suggested_rate
-from mlbench.models.loopstate import LoopSettings, State, check_settings, tensors_of
+from mlbench.models.loopstate import LoopSettings, State, check_settings, compiled, tensors_of
 from mlbench.models.losses import Contrastive, CrossEntropy, Focal, Huber, Quantile, Squared, balanced_weights, make_loss
 from mlbench.models.rounds import ended_by
 from mlbench.models.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, plateau_factor, rate_factors, simulate, weight_groups
@@ -179,19 +180,14 @@ def test_curves_write_one_line_of_metrics_for_each_epoch(tmp_path):
     finally:
         set_sink(None)
     lines = read_lines(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in lines] == [1, 2, 3] and set(lines[0]["values"]) == {"train_loss", "validation_loss", "rate"}
+    assert [line["step"] for line in lines] == [1, 2, 3] and set(lines[0]["values"]) == {"train_loss", "validation_loss", "validation_accuracy", "rate"}
     assert any("neural network: step" in line["what"] for line in read_lines(tmp_path / "events.jsonl"))
 
 
-def test_tensorboard_is_missed_in_words_or_writes_files(tmp_path):
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingExtra, match=r"pip install 'mlbench\[track\]'"):
-            TensorBoard(tmp_path)
-        return
-    trained(happenings=[TensorBoard(tmp_path)])
-    assert list(tmp_path.glob("events.out*"))
+def test_tensorboard_is_missed_in_words(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'mlbench\[track\]'"):
+        TensorBoard(tmp_path)
 
 
 # one step
@@ -264,6 +260,41 @@ def test_bf16_trains_and_fp16_asks_for_a_gpu():
             trained(precision="fp16", device="cpu")
         with pytest.raises(UsageError, match="finds no such GPU here"):
             trained(device="cuda")
+
+
+def scaled(network, hook=None):
+    "A training whose loss is scaled, as fp16 on a GPU needs it."
+    trainer = Trainer(network, CrossEntropy(), batches(), LoopSettings(epochs=3, learning_rate=0.02))
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    trainer.first_scale = trainer.scaler.state_dict()
+    if hook:
+        network.layers[0].weight.register_hook(hook)
+    trainer.fit()
+    return trainer
+
+
+def test_a_scaled_loss_leads_to_the_same_weights_and_is_kept_with_the_state():
+    plain, by_scale = trained(Net(norm=None)), scaled(Net(norm=None))
+    assert all(torch.allclose(t, by_scale.tensors[name], rtol=0, atol=1e-7) for name, t in plain.tensors.items())
+    assert by_scale.facts()["scaler"]["scale"] == 2.0**10
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved():
+    calls = []
+    trainer = scaled(Net(norm=None), lambda grad: (calls.append(1), grad * float("inf") if len(calls) == 4 else grad)[1])
+    assert trainer.state.step == 18 and trainer.scaler.get_scale() == 2.0**9 and not trainer.state.notes
+    assert all(torch.isfinite(t).all() for t in trainer.tensors.values()) and trainer.optimizers[0].state[trainer.weights[0]]["step"] == 17
+    trainer._forget_optimizer()
+    assert trainer.scaler.get_scale() == 2.0**10
+
+
+def test_a_network_is_compiled_on_a_gpu_alone_and_where_it_is_wanted(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda network: (asked.append(network), network)[1])
+    network = Net()
+    for wanted, device in ((True, "cpu"), (False, "cuda"), (True, "cuda")):
+        assert compiled(network, wanted, torch.device(device)) is network
+    assert asked == [network] and same(trained(compile=True), trained())
 
 
 def test_weights_that_are_frozen_stay():
@@ -373,6 +404,103 @@ def test_large_data_are_gathered_and_give_the_same_batches(monkeypatch):
         assert torch.equal(one[0]["table"], other[0]["table"]) and torch.equal(one[1], other[1])
 
 
+# batches ahead of time
+
+
+def threads_left():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("mlbench-batches")]
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("choices", [{}, {"accumulate": 3, "average": 0.9, "epochs": 4}], ids=str)
+def test_batches_of_a_thread_lead_to_the_same_weights(monkeypatch, gathered, choices):
+    if gathered:
+        monkeypatch.setattr("mlbench.models.batches.SHUFFLED_BYTES", 0)
+    data = lambda: batches(rows=90, size=8, augment=jitter)
+    plain = trained(Net(drop=0.2), data(), held_out=held(), **choices)
+    ahead = trained(Net(drop=0.2), data(), held_out=held(), prefetch=True, **choices)
+    assert ahead.prefetches and not plain.prefetches and same(plain, ahead) and plain.state.history == ahead.state.history
+    assert threads_left() == [] and ahead.ahead is None
+
+
+class Fails(RecordBatches):
+    "Cannot look up the rows from the fifth batch on, so many times."
+
+    def __init__(self, error, times=1):
+        super().__init__(X[:96], y[:96], 16)
+        self.error, self.left, self.done, self.by = error, times, 0, set()
+
+    def gather(self, where, training=True):
+        self.by.add(threading.current_thread().name.split("_")[0])
+        self.done += 1
+        if self.done >= 5 and self.left:
+            self.left -= 1
+            raise self.error("can't allocate memory")
+        return super().gather(where, training)
+
+
+def test_an_error_of_the_thread_comes_out_of_the_fit():
+    data = Fails(OSError)
+    with pytest.raises(OSError, match="can't allocate memory"):
+        trained(data=data, prefetch=True)
+    assert data.by == {"mlbench-batches"} and threads_left() == []
+
+
+def test_a_batch_that_the_thread_has_no_memory_for_is_made_in_pieces():
+    plain, ahead = trained(Net(norm=None), batches()), trained(Net(norm=None), Fails(MemoryError), prefetch=True)
+    assert ahead.state.accumulate == 2 and "worked through 8 at a time" in ahead.state.notes[0] and ahead.state.step == plain.state.step
+    assert all(torch.allclose(t, ahead.tensors[name], atol=1e-6) for name, t in plain.tensors.items()) and threads_left() == []
+
+
+def test_the_thread_ends_with_a_training_that_is_killed_or_stopped():
+    class Stop(Happening):
+        def __init__(self, error):
+            self.error = error
+
+        def step_end(self, trainer, state):
+            assert threads_left()
+            if state.step == 3 and self.error:
+                raise self.error
+            state.over = "enough" if state.step == 3 else ""
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(happenings=[Stop(KeyboardInterrupt)], prefetch=True)
+    assert threads_left() == []
+    assert trained(happenings=[Stop(None)], prefetch=True).state.step == 3 and threads_left() == []
+
+
+def test_a_plan_within_seconds_and_one_that_begins_again_work_ahead_too():
+    timed = trained(seconds=0.2, epochs=50, prefetch=True)
+    assert same(timed, trained(**timed.replay())) and threads_left() == []
+    wild = lambda **choices: Trainer(Steep(), Squared(), RecordBatches(X, X[:, 0], 30), LoopSettings(optimizer="sgd", clip=0, epochs=3, **choices))
+    with pytest.raises(DivergedError):
+        wild(learning_rate=1e3, prefetch=True).fit()
+    assert threads_left() == []
+
+
+def test_only_what_is_sent_to_a_gpu_is_pinned_and_by_the_thread(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: (pinned.append(threading.current_thread().name.split("_")[0]), self)[1])
+    plain = trained(data=batches())
+    assert not plain.prefetches and pinned == []
+    data = batches()
+    data.sends = True
+    sent = trained(data=data)
+    assert sent.prefetches and same(plain, sent) and set(pinned) == {"mlbench-batches"} and len(pinned) == 2 * sent.state.step
+
+
+def test_batches_without_halves_cannot_be_made_ahead():
+    class Whole:
+        rows, size = 96, 16
+
+        def __init__(self):
+            self.order, self.batch = (inner := batches()).order, inner.batch
+
+    assert same(trained(data=Whole()), trained())
+    with pytest.raises(UsageError, match="prefetch=True, and Whole has no gather and finish"):
+        trained(data=Whole(), prefetch=True)
+
+
 def test_a_record_keeps_its_parts_and_their_types():
     dtype = np.dtype([("table", "f4", (2,)), ("words", "i4", (5,)), ("picture", "u1", (4, 4, 3))], align=True)
     record = np.zeros(6, dtype)
@@ -441,7 +569,7 @@ def test_being_asked_to_end_is_obeyed_at_once_and_comes_out_again():
 def test_the_history_has_what_curves_are_drawn_from():
     history = trained(held_out=held(), average=0.5).state.history
     assert [h["epoch"] for h in history] == [1, 2, 3] and [h["step"] for h in history] == [6, 12, 18]
-    assert all(set(h) == {"epoch", "step", "train_loss", "validation_loss", "rate"} for h in history)
+    assert all(set(h) == {"epoch", "step", "train_loss", "validation_loss", "validation_accuracy", "rate"} for h in history)
     assert history[-1]["rate"] == pytest.approx(0.02 / 25e4)
 
 

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +22,8 @@ from .settings import settings
 from .show import escape
 
 # %% auto #0
-__all__ = ['T', 'Throttle', 'set_sink', 'progress_text', 'ProgressLine', 'report', 'track', 'log_metrics', 'shown_progress']
+__all__ = ['T', 'BLOCKS', 'Throttle', 'set_sink', 'progress_text', 'ProgressLine', 'watched', 'report', 'told_as', 'told_name',
+           'sparks', 'track', 'log_metrics', 'shown_progress']
 
 # %% ../../nbs/02_core.progress.ipynb #0c07522e
 class Throttle:
@@ -66,7 +69,7 @@ class Throttle:
 
 # %% ../../nbs/02_core.progress.ipynb #e439ed81
 T = TypeVar("T")
-_sink: dict[str, Any] = {"folder": None, "stage": None, "line": None, "shown": False}
+_sink: dict[str, Any] = {"folder": None, "stage": None, "line": None, "shown": None}
 
 
 def _forget_metrics(path: Path, stage: str | None) -> None:
@@ -130,6 +133,11 @@ def _shell() -> Any:
     environment = settings()
     by_hand = environment.interactive and environment.run is None
     return shell if by_hand and hasattr(shell, "kernel") else None
+
+
+def watched() -> Any:  # the shell of the notebook; None under the runner, in a script, and where nothing shall be shown
+    "Who is to see what is drawn on the way."
+    return None if _sink["shown"] is False else _shell()
 
 
 def _end_line(*result: Any) -> None:
@@ -197,6 +205,43 @@ def report(
     else:
         _writer.request()
 
+# %% ../../nbs/02_core.progress.ipynb #dc95d2d9
+_name: ContextVar[str] = ContextVar("told_as", default="")
+
+
+@contextlib.contextmanager
+def told_as(
+    name: str,  # such as `network, fold 2`
+) -> Iterator[None]:
+    "Name the work of this thread."
+    token = _name.set(name)
+    try:
+        yield
+    finally:
+        _name.reset(token)
+
+
+def told_name(
+    otherwise: str,  # where nobody gave a name
+) -> str:
+    "The name of the work of this thread."
+    return _name.get() or otherwise
+
+# %% ../../nbs/02_core.progress.ipynb #cdf8291c
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparks(
+    values: Sequence[float],  # in their order
+    most: int = 12,  # blocks at most
+) -> str:  # such as `█▅▃▂▁`
+    "Numbers as a row of blocks; what is no number is a dot."
+    shown = [values[round(n * (len(values) - 1) / (most - 1))] for n in range(most)] if len(values) > most else list(values)
+    finite = [value for value in shown if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] if math.isfinite(value) else "·" for value in shown)
+
 # %% ../../nbs/02_core.progress.ipynb #45536270
 def track(
     items: Iterable[T],  # what to go through
@@ -229,7 +274,7 @@ def shown_progress(
 ) -> Iterator[None]:
     "Show progress to whoever called, when there is no run that keeps it."
     before = _sink["shown"]
-    _sink["shown"] = wanted or before
+    _sink["shown"] = wanted or before or False
     try:
         yield
     finally:

@@ -5,8 +5,12 @@
 # %% ../../nbs/46_models.batches.ipynb #4b9d1735
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +22,8 @@ from ..core.files import sha256_text
 from .layers import stirred
 
 # %% auto #0
-__all__ = ['SHUFFLED_BYTES', 'step_seed', 'Batches', 'as_tensors', 'home_of', 'RecordBatches', 'steps_of_epoch', 'step_slice']
+__all__ = ['SHUFFLED_BYTES', 'step_seed', 'Batches', 'as_tensors', 'home_of', 'RecordBatches', 'Ahead', 'steps_of_epoch',
+           'step_slice']
 
 # %% ../../nbs/46_models.batches.ipynb #7cadc497
 @lru_cache(maxsize=256)
@@ -77,11 +82,6 @@ def home_of(
     return device if 2 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    "A batch on its way to where is computed, without waiting for it."
-    return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
-
-
 def _order(
     self: RecordBatches,
     epoch: int,  # from 0
@@ -96,6 +96,40 @@ def _order(
     return self.shuffled.numpy()
 
 # %% ../../nbs/46_models.batches.ipynb #fbc98302
+def _gather(
+    self: RecordBatches,
+    where: slice,  # of the order of the epoch, or of the rows as they are
+    training: bool = True,  # whether it is learned from
+) -> tuple[dict[str, Tensor], Tensor]:  # parts by name, targets: where the data set lies
+    "Look some rows up."
+    parts, target = (self.views or (self.parts, self.target)) if training else (self.parts, self.target)
+    if training and self.views is None:
+        rows = self.shuffled[where].to(target.device)
+        found, target = {name: part.index_select(0, rows) for name, part in parts.items()}, target.index_select(0, rows)
+    else:
+        found, target = {name: part[where] for name, part in parts.items()}, target[where]
+    if self.sends:
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():  # a thread begins with the first GPU
+            found, target = {name: part.pin_memory() for name, part in found.items()}, target.pin_memory()
+    return found, target
+
+
+def _finish(
+    self: RecordBatches,
+    found: dict[str, Tensor],  # parts by name, as `gather` gives them
+    target: Tensor,  # their targets
+    number: int,  # seeds what is drawn
+    training: bool = True,  # whether it is learned from
+) -> tuple[dict[str, Tensor], Tensor]:  # parts by name, targets: where is computed
+    "Send a batch on its way to where is computed, without waiting for it, and augment it there."
+    if self.sends:
+        found, target = {name: part.to(self.device, non_blocking=True) for name, part in found.items()}, target.to(self.device, non_blocking=True)
+    if training and self.augment is not None:
+        self.generator.manual_seed(step_seed(self.seed, "augment", number))
+        return self.augment(found, target, self.generator, True)
+    return found, target
+
+
 def _batch(
     self: RecordBatches,
     where: slice,  # of the order of the epoch, or of the rows as they are
@@ -103,24 +137,13 @@ def _batch(
     training: bool,  # whether it is learned from
 ) -> tuple[dict[str, Tensor], Tensor]:  # parts by name, targets
     "Some rows."
-    parts, target = (self.views or (self.parts, self.target)) if training else (self.parts, self.target)
-    if training and self.views is None:
-        rows = self.shuffled[where].to(target.device)
-        found, target = {name: part.index_select(0, rows) for name, part in parts.items()}, target.index_select(0, rows)
-    else:
-        found, target = {name: part[where] for name, part in parts.items()}, target[where]
-    if target.device != self.device:
-        found, target = {name: _sent(part, self.device) for name, part in found.items()}, _sent(target, self.device)
-    if training and self.augment is not None:
-        self.generator.manual_seed(step_seed(self.seed, "augment", number))
-        return self.augment(found, target, self.generator, True)
-    return found, target
+    return self.finish(*self.gather(where, training), number, training)
 
 # %% ../../nbs/46_models.batches.ipynb #9b1f22b0
 class RecordBatches:
     "Rows of a data set in batches."
 
-    order, batch = _order, _batch
+    order, gather, finish, batch = _order, _gather, _finish, _batch
 
     def __init__(
         self,
@@ -135,6 +158,7 @@ class RecordBatches:
         self.bytes = sum(part.nbytes for part in parts.values())
         self.device = torch.zeros(0, device=device).device  # with its number, where there are several
         home = home_of(self.bytes, self.device)
+        self.sends = home != self.device  # whether batches are sent to a GPU from the memory of the machine
         self.parts = {name: part.to(home) for name, part in parts.items()}
         target = y if isinstance(y, Tensor) else torch.from_numpy(np.array(y))
         self.target = target.to(home, torch.float32 if target.is_floating_point() else torch.int64)
@@ -145,6 +169,38 @@ class RecordBatches:
         self.generator = torch.Generator(device)
         self.epoch, self.shuffled = -1, torch.arange(self.rows)
         self.views: tuple[dict[str, Tensor], Tensor] | None = None
+
+# %% ../../nbs/46_models.batches.ipynb #d78d8b3a
+class Ahead:
+    "Batches of a thread that works ahead."
+
+    def __init__(
+        self,
+        make: Callable[..., Any],  # what the thread calls
+        asked: Iterable[tuple[Any, ...]],  # the arguments of each call, in the order in which its result will be taken
+        ahead: int = 2,  # results that wait at most
+    ):
+        self.make, self.asked = make, iter(asked)
+        self.waiting: deque[tuple[tuple[Any, ...], Future[Any]]] = deque()
+        self.thread = ThreadPoolExecutor(1, "mlbench-batches")
+        for given in islice(self.asked, ahead):
+            self.waiting.append((given, self.thread.submit(make, *given)))
+
+    def take(
+        self,
+        *given: Any,  # the arguments
+    ) -> Any:  # what the call gave; raises what it raised, and `RuntimeError` out of turn
+        "The next result."
+        if not self.waiting or self.waiting[0][0] != given:
+            expected = f"{self.waiting[0][0]} comes next" if self.waiting else "nothing was announced any more"
+            raise RuntimeError(f"A batch was asked for out of turn: {given}, where {expected}.")
+        for more in islice(self.asked, 1):
+            self.waiting.append((more, self.thread.submit(self.make, *more)))
+        return self.waiting.popleft()[1].result()
+
+    def close(self) -> None:
+        "End the thread; what was not begun is left undone."
+        self.thread.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/46_models.batches.ipynb #75951c25
 def steps_of_epoch(

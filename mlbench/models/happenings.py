@@ -5,20 +5,25 @@
 # %% ../../nbs/46_models.happenings.ipynb #8b3bb89e
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..core.curves import Curve, judged_loss
 from ..core.errors import MissingExtra, MlbenchError, UsageError, did_you_mean
-from ..core.progress import log_metrics, report
+from ..core.progress import log_metrics, report, sparks, told_name
 
 # %% auto #0
-__all__ = ['EVENTS', 'Happening', 'bound', 'check_happenings', 'Rehearsal', 'rehearsed', 'epochs_waited', 'EarlyStopping',
-           'TooLarge', 'out_of_memory', 'HalveBatch', 'Curves', 'TensorBoard', 'usual']
+__all__ = ['EVENTS', 'NETWORK', 'Maker', 'Happening', 'bound', 'check_happenings', 'Rehearsal', 'rehearsed', 'epochs_waited',
+           'EarlyStopping', 'TooLarge', 'out_of_memory', 'HalveBatch', 'figures_of', 'Curves', 'TensorBoard', 'Logged',
+           'heard_by', 'listeners', 'usual']
 
 # %% ../../nbs/46_models.happenings.ipynb #a83aba5f
 class Happening:
@@ -161,20 +166,37 @@ class HalveBatch(Happening):
         return True
 
 # %% ../../nbs/46_models.happenings.ipynb #247bee04
+NETWORK = "neural network"  # what a training is called that nobody gave a name
+
+
+def figures_of(
+    entry: dict[str, float],  # of a history
+) -> dict[str, float]:  # without the numbers of epoch and step
+    "What is worth a curve."
+    return {name: value for name, value in entry.items() if name not in ("epoch", "step")}
+
+
 @dataclass
 class Curves(Happening):
-    "Tells every epoch with its losses."
+    "Tells every epoch with its losses, and draws them where somebody watches."
 
-    what: str = "neural network"  # begins the line
+    what: str = ""  # begins the line; "" takes the name of the work
     log: bool = False  # also write to the metrics of the run
+    curve: Curve = field(default_factory=lambda: Curve(NETWORK), init=False, repr=False)
+
+    def fit_begin(self, trainer: Any, state: Any) -> None:
+        "Draw what there is already, after a training was taken up again."
+        self.curve = Curve(self.what or told_name(NETWORK))
+        self.curve.show(state.history)
 
     def epoch_end(self, trainer: Any, state: Any) -> None:
         "Tell the newest entry of the history."
-        newest = state.history[-1]
+        newest, name = state.history[-1], self.curve.name
         figures = {name: round(value, 5) for name, value in newest.items() if name.endswith("loss")}
-        report(f"{self.what}: step", state.step, state.total_steps, **figures)
+        report(f"{name}: step", state.step, state.total_steps, **figures, course=sparks([judged_loss(entry) for entry in state.history]))
+        self.curve.show(state.history)
         if self.log:
-            log_metrics({n: v for n, v in newest.items() if n not in ("epoch", "step")}, step=int(newest["epoch"]), model=self.what)
+            log_metrics(figures_of(newest), step=int(newest["epoch"]), model=name)
 
 # %% ../../nbs/46_models.happenings.ipynb #e13ec4c9
 class TensorBoard(Happening):
@@ -200,6 +222,52 @@ class TensorBoard(Happening):
     def fit_end(self, trainer: Any, state: Any) -> None:
         "Close the files."
         self.writer.close()
+
+# %% ../../nbs/46_models.happenings.ipynb #7cf4c0e1
+class Logged(Happening):
+    "Hands the figures of every epoch to a tracker."
+
+    def __init__(
+        self,
+        run: Any,  # has a method `log` that takes figures by name
+        name: str = "",  # begins the name of each figure, where several trainings share a run
+    ):
+        self.run, self.begins = run, f"{name}/" if name else ""
+
+    def epoch_end(self, trainer: Any, state: Any) -> None:
+        "Hand on the newest entry of the history."
+        newest = state.history[-1]
+        self.run.log({f"{self.begins}{name}": value for name, value in {"epoch": newest["epoch"], **figures_of(newest)}.items()})
+
+# %% ../../nbs/46_models.happenings.ipynb #7afac64d
+Maker = Callable[[str], Happening]
+_hearing: list[tuple[Maker, Counter[str]]] = []
+_naming = threading.Lock()
+
+
+@contextlib.contextmanager
+def heard_by(
+    make: Maker,  # gives a new happening for the name of a training
+) -> Iterator[None]:
+    "Let every training that begins inside be heard by a happening of its own."
+    with _naming:
+        _hearing.append((make, Counter()))
+        mine = _hearing[-1]
+    try:
+        yield
+    finally:
+        with _naming:
+            _hearing[:] = [one for one in _hearing if one is not mine]
+
+
+def listeners() -> tuple[Happening, ...]:
+    "New happenings for a training that begins now."
+    found, name = [], told_name(NETWORK)
+    with _naming:
+        for make, taken in _hearing:
+            taken[name] += 1
+            found.append(make(name if taken[name] == 1 else f"{name} ({taken[name]})"))
+    return tuple(found)
 
 # %% ../../nbs/46_models.happenings.ipynb #1037b5ed
 def usual(

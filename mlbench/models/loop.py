@@ -6,35 +6,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from itertools import pairwise
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError, MlbenchError, UsageError
-from ..core.files import plain
-from ..core.progress import report
-from .batches import Batches, RecordBatches, step_seed, step_slice, steps_of_epoch
-from .checkpoints import CheckpointError, copy_into
-from .happenings import EVENTS, Happening, TooLarge, bound, check_happenings, out_of_memory, usual
-from .loopstate import LOOK, LoopSettings, State, check_settings, device_of, draws_by_itself, number_type, tensors_of
+from ..core.errors import UsageError
+from .batches import Ahead, Batches, RecordBatches, step_seed, step_slice, steps_of_epoch
+from .checkpoints import copy_into
+from .happenings import EVENTS, Happening, bound, check_happenings, listeners, usual
+from .loopfaults import DivergedError, _begin_again, _explain, _look
+from .looprecord import _check_kept, _facts, _first_average, _forget_optimizer, _numbers, _replay, _restore_optimizer, _set_rates, _take_back
+from .loopstate import LOOK, LoopSettings, State, check_settings, compiled, device_of, draws_by_itself, number_type, tensors_of
+from .looptime import _change_plan, _make_plan, _pace, _watch
+from .looptrials import find_rate, largest_batch, suggested_rate
 from .neural import _turn
-from .rounds import asked_to_end
-from .schedules import Both, make_optimizer, plateau_factor, rate_factors, read_plan
+from .schedules import Both, make_optimizer
 
-_all_ = ["LoopSettings", "RecordBatches", "State"]
+_all_ = ["LoopSettings", "RecordBatches", "State", "DivergedError", "find_rate", "suggested_rate", "largest_batch"]
 
 # %% auto #0
-__all__ = ['TRIAL', 'SAFE', 'TOGETHER', 'FACTS', 'ASKED', 'TIME_OVER', 'ELSEWHERE', 'DivergedError', 'Trainer', 'find_rate',
-           'suggested_rate', 'largest_batch', 'LoopSettings', 'RecordBatches', 'State']
+__all__ = ['Trainer', 'LoopSettings', 'RecordBatches', 'State', 'DivergedError', 'find_rate', 'suggested_rate', 'largest_batch']
 
 # %% ../../nbs/46_models.loop.ipynb #33d69655
 def _output(self: Trainer, parts: dict[str, Tensor]) -> Any:
@@ -48,8 +44,8 @@ def _output(self: Trainer, parts: dict[str, Tensor]) -> Any:
 
 def _piece(self: Trainer, where: slice, number: int, share: float) -> Tensor:
     "Add the gradients of a batch; its loss."
-    state = self.state
-    parts, target = self.batches.batch(where, number, True)
+    state, ahead = self.state, self.ahead
+    parts, target = self.batches.batch(where, number, True) if ahead is None else self.batches.finish(*ahead.take(where), number)
     if self.seeded is not None:
         self.seeded(step_seed(self.seed, "network", number, self.rank))
     if self.looks:
@@ -68,19 +64,24 @@ def _piece(self: Trainer, where: slice, number: int, share: float) -> Tensor:
     return loss.detach()
 
 # %% ../../nbs/46_models.loop.ipynb #1fd47107
+def _cuts(self: Trainer, where: slice) -> list[slice]:
+    "The pieces of a step that this process works through, one after the other."
+    mine = where if self.spread is None else self.spread.share(where)
+    rows = mine.stop - mine.start
+    pieces = min(self.state.accumulate, rows)
+    return [slice(mine.start + n * rows // pieces, mine.start + (n + 1) * rows // pieces) for n in range(pieces)]
+
+
 def _gradients(self: Trainer, where: slice) -> Tensor:
     "Gradients of a step; its mean loss, or what this process contributes to it."
-    state, spread, rows = self.state, self.spread, where.stop - where.start
+    state, spread = self.state, self.spread
     if state.accumulate == 1 and spread is None:
         return self._piece(where, state.step << 10, 1.0)
-    mine, world = (where, 1) if spread is None else (spread.share(where), spread.world)
-    pieces = min(state.accumulate, mine.stop - mine.start)
-    cuts = [mine.start + n * (mine.stop - mine.start) // pieces for n in range(pieces + 1)]
-    found = []
-    for n, (a, b) in enumerate(pairwise(cuts)):
-        share = (b - a) / rows * world
-        with contextlib.nullcontext() if spread is None or n == pieces - 1 else self.forward.no_sync():
-            found.append(self._piece(slice(a, b), state.step << 10 | self.rank * pieces + n, share) * share)
+    cuts, world, found = self._cuts(where), 1 if spread is None else spread.world, []
+    for n, cut in enumerate(cuts):
+        share = (cut.stop - cut.start) / (where.stop - where.start) * world
+        with contextlib.nullcontext() if spread is None or n == len(cuts) - 1 else self.forward.no_sync():
+            found.append(self._piece(cut, state.step << 10 | self.rank * len(cuts) + n, share) * share)
     return torch.stack(found).sum()
 
 # %% ../../nbs/46_models.loop.ipynb #1aeb120b
@@ -118,6 +119,8 @@ def _try_step(self: Trainer, where: slice) -> bool:
         for weight in self.weights:
             weight.grad = None
         if self.spread is None and any(call(self, state, error) for call in self.on["step_failed"]):
+            if self.ahead is not None:
+                self._look_ahead()
             return False
         raise
     self._change()
@@ -152,15 +155,19 @@ def _through(self: Trainer, batches: Batches) -> Generator[tuple[Any, Tensor]]:
     finally:
         self.network.train(learning)
 
-# %% ../../nbs/46_models.loop.ipynb #0daa846e
+# %% ../../nbs/46_models.loop.ipynb #66d078ec
 def _evaluate(
     self: Trainer,
     batches: Batches,  # rows to judge
-) -> dict[str, float]:  # the mean loss
+) -> dict[str, float]:  # the mean loss, and the mean of each of its measures
     "Judge the network as it is."
-    judged = getattr(self.loss_of, "judged", self.loss_of)
-    found = [(judged(output, target).double() * len(target)) for output, target in self._through(batches)]
-    return {"loss": float(torch.stack(found).sum()) / batches.rows}
+    judged, measures = getattr(self.loss_of, "judged", self.loss_of), getattr(self.loss_of, "measures", {})
+    sums: dict[str, list[Tensor]] = {name: [] for name in ("loss", *measures)}
+    for output, target in self._through(batches):
+        sums["loss"].append(judged(output, target).double() * len(target))
+        for name, of_rows in measures.items():
+            sums[name].append(of_rows(output, target).double().sum())
+    return {name: float(torch.stack(found).sum()) / batches.rows for name, found in sums.items()}
 
 
 def _outputs(
@@ -171,128 +178,22 @@ def _outputs(
     found = [output[0] if isinstance(output, tuple) else output for output, _ in self._through(batches)]
     return torch.cat(found).cpu().numpy()
 
-# %% ../../nbs/46_models.loop.ipynb #a470d9a1
-class DivergedError(MlbenchError, ArithmeticError):
-    "The loss of a training became infinite or no number, although the data are fine."
+# %% ../../nbs/46_models.loop.ipynb #2db74ecf
+def _look_ahead(self: Trainer, on: bool = True) -> None:
+    "Let a thread make the batches for the rest of this epoch, or end it."
+    if self.ahead is not None:
+        self.ahead.close()
+    state, rows, steps = self.state, self.batches.rows, self.epoch_steps
+    asked = ((cut,) for step in range(state.step, state.epoch * steps) for cut in self._cuts(step_slice(step, rows, steps)))
+    self.ahead = Ahead(self.batches.gather, asked) if on and self.prefetches else None
 
 
-def _explain(self: Trainer, step: int) -> None:
-    "Raise `DataError` when the rows of a step hold what is no number."
-    epoch, where = step // self.epoch_steps, step_slice(step, self.batches.rows, self.epoch_steps)
-    rows = self.batches.order(epoch)[where]
-    parts, target = self.batches.batch(where, step << 10, True)
-    for name, values in [*parts.items(), ("target", target)]:
-        if len(values) != len(rows) or not values.is_floating_point():
-            continue
-        bad = ~torch.isfinite(values.reshape(len(rows), -1)).all(dim=1).cpu().numpy()
-        if bad.any():
-            named = ", ".join(str(r) for r in sorted(rows[bad])[:8]) + (", ..." if bad.sum() > 8 else "")
-            raise DataError(
-                f"The loss is no number at step {step + 1} (epoch {epoch + 1}, batch {step % self.epoch_steps + 1}): {name!r} holds "
-                f"values that are NaN or infinite in {bad.sum()} of its {len(rows)} rows (row {named}). Fill or drop them before training."
-            )
-
-
-def _look(self: Trainer) -> bool:
-    "Look at the last losses; false when they are finite up to the last."
-    state = self.state
-    losses = torch.stack(state.losses).double() if state.losses else torch.zeros(0)
-    values = (losses if self.spread is None else self.spread.mean(losses)).tolist()
-    bad = next((n for n, value in enumerate(values) if not math.isfinite(value)), None)
-    if bad is not None:
-        step = state.step - len(values) + bad
-        self._explain(step)
-        self._begin_again(f"the loss was {values[bad]} at step {step + 1}")
-        return True
-    state.loss_sum, state.loss_count = state.loss_sum + sum(values), state.loss_count + len(values)
-    state.losses.clear()
-    return False
-
-# %% ../../nbs/46_models.loop.ipynb #c7ca9786
-def _begin_again(self: Trainer, why: str) -> None:
-    "Go back to the beginning with half the rate; raises `DivergedError` the second time."
-    state, full = self.state, self.settings.learning_rate
-    if state.rate < 1:
-        raise DivergedError(
-            f"The training diverged: {why}, with the learning rate {full * state.rate:g}. Write a smaller learning_rate, such as {full / 10:g}, "
-            f"a longer warm_up, or clip gradients (clip=1.0)."
-        )
-    fresh = State(state.network, state.optimizer, accumulate=state.accumulate, plan=state.plan, spent=state.spent, notes=state.notes, rate=state.rate / 2)
-    copy_into(self.tensors, self.start)
-    self._forget_optimizer()
-    state.__dict__.update(fresh.__dict__ | {"average": self._first_average()})
-    state.notes.append(f"{why}: began again with half the learning rate, {full / 2:g}")
-    report(state.notes[-1])
-    self._set_rates()
-
-# %% ../../nbs/46_models.loop.ipynb #8024fe93
-TRIAL = 0.03  # share of the seconds that may go into steps that are thrown away
-SAFE = 0.96  # share of the seconds that is planned for
-TOGETHER = 16  # steps after which several processes agree on whether and how to go on
-
-
-def _pace(self: Trainer, seconds: float) -> float:
-    "Seconds of a step, with its share of the judging, from steps that leave no trace."
-    state, taken, began, events = self.state, [], time.perf_counter(), self.on
-    self.rates = np.full(64, 1e-3 * self.settings.learning_rate)
-    self.on = {event: calls if event == "step_failed" else () for event, calls in events.items()}
-    self.network.train()
-    self.batches.order(0)
-    while len(taken) < 3 or (len(taken) < 50 and self.spread is None and time.perf_counter() - began < TRIAL * seconds):
-        start, where = time.perf_counter(), step_slice(state.step, self.batches.rows, self.epoch_steps)
-        if not self._try_step(where):
-            continue
-        float(state.losses.pop())
-        taken.append(time.perf_counter() - start)
-    judging = 0.0
-    if self.held_out is not None:
-        start = time.perf_counter()
-        with contextlib.closing(self._through(self.held_out)) as outputs:
-            next(outputs)
-        judging = (time.perf_counter() - start) * self.held_out.rows / min(2 * self.held_out.size, self.held_out.rows)
-    copy_into(self.tensors, self.start)
-    self._forget_optimizer()
-    state.step, state.average, self.on = 0, self._first_average(), events
-    return float(np.median(taken[1:])) + judging / self.epoch_steps
-
-# %% ../../nbs/46_models.loop.ipynb #a551b2fa
-def _make_plan(self: Trainer, seconds: float | None) -> None:
-    "Say how many steps there will be, once."
-    state, settings = self.state, self.settings
-    if state.plan:
-        return
-    whole = settings.epochs * self.epoch_steps
-    if settings.steps:
-        state.plan = read_plan(settings.steps)
-    elif seconds is None:
-        state.plan = ((0, whole),)
-    else:
-        began = time.monotonic()
-        pace = self._pace(seconds)
-        left = SAFE * seconds - (time.monotonic() - began)
-        state.plan = ((0, int(np.clip(left / pace, 1, whole))),)
-        if self.spread is not None:
-            state.plan = self.spread.agreed(state.plan)
-    self._set_rates()
-
-
-def _change_plan(self: Trainer, left: float, pace: float) -> None:
-    "Squeeze or stretch what is left of the plan when the pace has changed."
-    state, whole = self.state, self.settings.epochs * self.epoch_steps
-    possible = state.step + max(1, int(left / pace))
-    total = min(possible, whole)
-    rest = state.total_steps - state.step
-    if rest > 10 and abs(total - state.total_steps) > 0.1 * rest:
-        state.plan = (*state.plan, (state.step, total)) if state.step > state.plan[-1][0] else state.plan
-        self.clock = (time.monotonic(), state.step)
-        self._set_rates()
-
-# %% ../../nbs/46_models.loop.ipynb #c061ffe5
 def _begin_epoch(self: Trainer) -> None:
     "Order the rows, tell it."
     state = self.state
     state.epoch = state.step // self.epoch_steps + 1
     self.batches.order(state.epoch - 1)
+    self._look_ahead()
     for call in self.on["epoch_begin"]:
         call(self, state)
     self.network.train()
@@ -308,34 +209,16 @@ def _end_epoch(self: Trainer) -> None:
         self.spread.same([part[name] for part in (self.tensors, state.average) for name in statistics if name in part])
     if self.held_out is not None:
         with self._averaged():
-            loss = self.evaluate(self.held_out)["loss"]
+            found = self.evaluate(self.held_out)
+            loss = found["loss"]
             if loss < state.best_loss or not state.best:
                 state.best, state.best_step, state.best_loss = {n: t.clone() for n, t in self.tensors.items()}, state.step, loss if loss == loss else math.inf
-        entry["validation_loss"] = loss
+        entry |= {f"validation_{name}": value for name, value in found.items()}
     state.history.append(entry)
     for call in self.on["epoch_end"]:
         call(self, state)
     if self.settings.schedule == "plateau":
         self._set_rates()
-
-# %% ../../nbs/46_models.loop.ipynb #92e0c327
-def _watch(self: Trainer, began: float, seconds: float | None) -> None:
-    "Ask the clock and whoever may want an end; of several processes the first one decides, now and then."
-    state, now = self.state, time.monotonic()
-    if self.spread is not None and state.step % TOGETHER:
-        return
-    if asked_to_end():
-        state.over = ASKED
-    if seconds is not None and now - began >= seconds:
-        state.over = state.over or TIME_OVER
-    elif seconds is not None and not self.replays and now >= self.next_look:
-        self.next_look = now + seconds / 20
-        self._change_plan(seconds * (1 + SAFE) / 2 - (now - began), (now - self.clock[0]) / max(state.step - self.clock[1], 1))
-    if self.spread is not None:
-        state.over, plan = self.spread.agreed((state.over, state.plan))
-        if plan != state.plan:
-            state.plan = plan
-            self._set_rates()
 
 # %% ../../nbs/46_models.loop.ipynb #d165c461
 def _run(self: Trainer, seconds: float | None, keep: Any, began: float) -> None:
@@ -359,7 +242,7 @@ def _run(self: Trainer, seconds: float | None, keep: Any, began: float) -> None:
             state.spent = time.monotonic() - began
             keep.save(self.numbers(), self.facts())
 
-# %% ../../nbs/46_models.loop.ipynb #aea02eab
+# %% ../../nbs/46_models.loop.ipynb #f19066a6
 def _finish(self: Trainer) -> None:
     "Put the best weights into the network: those that held-out rows like best, else the running mean, else the last."
     state = self.state
@@ -381,6 +264,7 @@ def _fit(
 ) -> State:  # its network has the best weights
     "Train, or go on with a training that was killed."
     began, state = time.monotonic(), self.state
+    self._hear(() if self.rank else listeners())
     with self._own_draws():
         self.start = {name: t.clone() for name, t in self.tensors.items()}
         kept = None if keep is None else keep.load()
@@ -399,93 +283,14 @@ def _fit(
     state.spent = time.monotonic() - began
     return state
 
-# %% ../../nbs/46_models.loop.ipynb #acd64af4
-def _numbers(self: Trainer) -> dict[str, Tensor]:
-    "Weights, their mean, the best ones, the optimiser and the last losses; not copied."
-    state = self.state
-    found = {f"{what}.{name}": t for what, ts in (("network", self.tensors), ("average", state.average), ("best", state.best)) for name, t in ts.items()}
-    for n, part in enumerate(self.optimizers):
-        for index, values in part.state_dict()["state"].items():
-            found |= {f"optimizer.{n}.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
-    return found | ({"losses": torch.stack(state.losses)} if state.losses else {})
+# %% ../../nbs/46_models.loop.ipynb #49fdd613
+def _hear(self: Trainer, more: Sequence[Happening] = ()) -> None:
+    "Bind those that want to hear of events: the usual ones, those that were given, and some more."
+    heard = check_happenings((*usual(self.settings.patience), *self.happenings, *more))
+    self.on = {event: bound(heard, event) for event in EVENTS}
+    self.looks = bool(self.on["batch_begin"] or self.on["loss_ready"])
 
 
-FACTS = ("step", "epoch", "accumulate", "rate", "best_step", "best_loss", "spent", "loss_sum", "loss_count", "history", "notes", "over")
-ASKED, TIME_OVER = "asked to end", "the time is over"  # reasons that a later fit knows nothing of
-
-
-def _facts(self: Trainer) -> dict[str, Any]:
-    "Everything else of the state, as JSON knows it."
-    found = {name: getattr(self.state, name) for name in FACTS} | {"plan": [list(pair) for pair in self.state.plan]}
-    found |= {"settings": asdict(self.settings), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    return found | ({} if self.scaler is None else {"scaler": self.scaler.state_dict()})
-
-# %% ../../nbs/46_models.loop.ipynb #5724c9f3
-ELSEWHERE = ("device", "compile", "patience", "keep")  # settings that may be others when a training goes on
-
-
-def _check_kept(self: Trainer, kept: Mapping[str, Any]) -> None:
-    "Raise `CheckpointError` when a state was made with other settings."
-    own = json.loads(json.dumps(asdict(self.settings), default=plain))
-    wrong = [f"{name}={kept.get(name)!r}, here {value!r}" for name, value in own.items() if name not in ELSEWHERE and kept.get(name) != value]
-    if wrong:
-        raise CheckpointError(f"The checkpoint was made with {'; '.join(wrong)}. Give the settings that it was made with, or another folder to begin anew.")
-
-# %% ../../nbs/46_models.loop.ipynb #b587c5b6
-def _take_back(
-    self: Trainer,
-    numbers: Mapping[str, Tensor],  # as `numbers` gave them
-    facts: Mapping[str, Any],  # as `facts` gave them
-) -> None:
-    "Go back, or on, to a state."
-    state, groups = self.state, {}
-    for name, tensor in numbers.items():
-        what, _, rest = name.partition(".")
-        groups.setdefault(what, {})[rest] = tensor
-    self._check_kept(facts["settings"])
-    copy_into(self.tensors, groups.get("network", {}), "The weights of this checkpoint")
-    state.average = {name: groups["average"][name].to(t.device, copy=True) for name, t in state.average.items()}
-    state.best = {name: t.to(self.device, copy=True) for name, t in groups.get("best", {}).items()}
-    state.losses = list(groups["losses"][""].to(self.device, copy=True).unbind()) if "losses" in groups else []
-    for name in FACTS:
-        setattr(state, name, facts[name])
-    state.plan, state.over = tuple((a, b) for a, b in facts["plan"]), "" if state.over in (ASKED, TIME_OVER) else state.over
-    self._restore_optimizer(groups.get("optimizer", {}))
-    if self.scaler is not None and "scaler" in facts:
-        self.scaler.load_state_dict(facts["scaler"])
-    if state.plan:
-        self._set_rates()
-    report("neural network: taken back, step", state.step, state.total_steps)
-
-# %% ../../nbs/46_models.loop.ipynb #5356399a
-def _restore_optimizer(self: Trainer, found: Mapping[str, Tensor]) -> None:
-    "Give the optimisers their tensors by part, weight and name; those that are not there are forgotten."
-    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
-    for key, tensor in found.items():
-        part, index, name = key.split(".", 2)
-        states[int(part)].setdefault(int(index), {})[name] = tensor.clone()
-    for part, state in zip(self.optimizers, states, strict=True):
-        part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
-    self.groups = [group for part in self.optimizers for group in part.param_groups]
-
-
-def _forget_optimizer(self: Trainer) -> None:
-    "Set the optimisers back to where nothing was learned."
-    self._restore_optimizer({})
-
-
-def _first_average(self: Trainer) -> dict[str, Tensor]:
-    "The running mean at the beginning; empty where none is kept."
-    return {name: t.clone() for name, t in self.tensors.items() if t.is_floating_point()} if self.settings.average else {}
-
-
-def _set_rates(self: Trainer) -> None:
-    "The learning rate of every step of the plan."
-    settings, state = self.settings, self.state
-    falls = plateau_factor([h["train_loss"] for h in state.history]) if settings.schedule == "plateau" else 1.0
-    self.rates = settings.learning_rate * state.rate * falls * rate_factors(settings.schedule, state.plan, settings.warm_up)
-
-# %% ../../nbs/46_models.loop.ipynb #4e51ba3d
 @contextlib.contextmanager
 def _own_draws(self: Trainer) -> Iterator[None]:
     "Lend the network a generator, or torch's shared one, for a while."
@@ -503,24 +308,18 @@ def _own_draws(self: Trainer) -> Iterator[None]:
         try:
             yield
         finally:
+            self._look_ahead(False)
             for module, generator in zip(drawing, before, strict=True):
                 module.generator = generator
 
-# %% ../../nbs/46_models.loop.ipynb #ec5762a7
-def _replay(self: Trainer) -> dict[str, Any]:
-    "Settings with which the same weights come out of a fit without held-out rows and without a limit of time."
-    plan = self.state.plan
-    found: dict[str, Any] = {"steps": plan[0][1] if len(plan) == 1 else plan, "keep": self.state.best_step if self.state.best else self.state.step}
-    return found | ({"learning_rate": self.settings.learning_rate * self.state.rate} if self.state.rate != 1 else {})
-
-# %% ../../nbs/46_models.loop.ipynb #04e249c9
+# %% ../../nbs/46_models.loop.ipynb #ba7877cf
 class Trainer:
     "Trains a network."
 
-    _output, _piece, _gradients, _change, _try_step = _output, _piece, _gradients, _change, _try_step
+    _output, _piece, _cuts, _gradients, _change, _try_step = _output, _piece, _cuts, _gradients, _change, _try_step
     _averaged, _through, evaluate, outputs = _averaged, _through, _evaluate, _outputs
-    _explain, _look, _begin_again, _pace, _make_plan, _change_plan = _explain, _look, _begin_again, _pace, _make_plan, _change_plan
-    _begin_epoch, _end_epoch, _watch, _run, _finish, fit = _begin_epoch, _end_epoch, _watch, _run, _finish, _fit
+    _explain, _look, _begin_again, _pace, _make_plan, _change_plan, _watch = _explain, _look, _begin_again, _pace, _make_plan, _change_plan, _watch
+    _look_ahead, _begin_epoch, _end_epoch, _run, _finish, _hear, fit = _look_ahead, _begin_epoch, _end_epoch, _run, _finish, _hear, _fit
     numbers, facts, take_back, replay, _own_draws, _check_kept = _numbers, _facts, _take_back, _replay, _own_draws, _check_kept
     _restore_optimizer, _forget_optimizer, _first_average, _set_rates = _restore_optimizer, _forget_optimizer, _first_average, _set_rates
 
@@ -537,10 +336,12 @@ class Trainer:
         check_settings(settings)
         self.spread, self.rank = spread, 0 if spread is None else spread.rank
         self.device = device_of(settings.device) if spread is None else spread.device_of(settings.device)
-        self.network, self.loss_of, self.batches, self.settings, self.held_out = network.to(self.device), loss_of, batches, settings, held_out
+        self.network, self.loss_of, self.settings, self.held_out = network.to(self.device), loss_of, settings, held_out
+        self.batches: Any = batches  # `gather` and `finish` are asked of those that a thread makes ahead
         self.cast = number_type(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.cast is torch.float16 else None
-        quick = torch.compile(network) if settings.compile and self.device.type == "cuda" else network
+        self.first_scale = {} if self.scaler is None else self.scaler.state_dict()
+        quick = compiled(network, settings.compile, self.device)
         self.forward: Any = quick if spread is None else spread.wrapped(quick, batches.size)
         self.tensors, self.weights = tensors_of(network), list(network.parameters())
         optimizer = make_optimizer(settings.optimizer, network, settings.learning_rate, settings.weight_decay)
@@ -549,68 +350,11 @@ class Trainer:
         self.seed, self.clip, self.replays = settings.seed, settings.clip, bool(settings.steps)
         self.step_rows = min(batches.size * settings.accumulate, batches.rows)
         self.epoch_steps = steps_of_epoch(batches.rows, batches.size * settings.accumulate)
-        heard = check_happenings((*usual(settings.patience), *happenings))
-        self.on = {event: bound(heard, event) for event in EVENTS}
-        self.looks = bool(self.on["batch_begin"] or self.on["loss_ready"])
+        self.prefetches = getattr(batches, "sends", False) if settings.prefetch is None else settings.prefetch
+        if self.prefetches and not hasattr(batches, "gather"):
+            raise UsageError(f"prefetch=True, and {type(batches).__name__} has no gather and finish for a thread to make batches with. Write prefetch=None.")
+        self.happenings, self.on = tuple(happenings), dict[str, tuple[Callable[..., Any], ...]]()
+        self._hear()
+        self.ahead: Ahead | None = None
         self.seeded: Callable[[int], Any] | None = None
         self.start, self.rates, self.clock, self.next_look = dict(self.tensors), np.zeros(0), (0.0, 0), 0.0
-
-# %% ../../nbs/46_models.loop.ipynb #648326e1
-def find_rate(
-    trainer_of: Callable[[], Trainer],  # makes a fresh one each time
-    low: float = 1e-6,  # the first rate
-    high: float = 1.0,  # the last rate
-    steps: int = 100,  # between them
-) -> pd.DataFrame:  # rate, loss, and smooth: the mean of the last losses
-    "The loss of each step while the rate grows; ends where the loss explodes."
-    if not 0 < low < high or steps < 2:
-        raise UsageError(f"low={low!r}, high={high!r}, steps={steps!r}: expected rates above 0, the lower one first, and at least 2 steps.")
-    trainer, losses, smooth = trainer_of(), [], []
-    trainer.rates, mean = np.geomspace(low, high, steps), 0.0
-    with trainer._own_draws():
-        for step in range(steps):
-            if step % trainer.epoch_steps == 0:
-                trainer._begin_epoch()
-            while not trainer._try_step(step_slice(step, trainer.batches.rows, trainer.epoch_steps)):
-                continue
-            losses.append(float(trainer.state.losses.pop()))
-            mean = 0.9 * mean + 0.1 * losses[-1]
-            smooth.append(mean / (1 - 0.9 ** (step + 1)))
-            if not smooth[-1] < 4 * min(smooth) + 1e-9:
-                break
-    return pd.DataFrame({"rate": trainer.rates[: len(losses)], "loss": losses, "smooth": smooth})
-
-
-def suggested_rate(
-    found: pd.DataFrame,  # as `find_rate` gives it
-) -> float:  # a tenth of the rate where the smooth loss is half as much again as at first; of the last rate where it never is
-    "A full rate to train with."
-    level = found["smooth"].iloc[: max(len(found) // 3, 1)].median()
-    wild = found["smooth"] > 1.5 * level
-    return float(found["rate"][wild.idxmax()] if wild.any() else found["rate"].iloc[-1]) / 10
-
-# %% ../../nbs/46_models.loop.ipynb #d1d860f6
-def largest_batch(
-    trainer_of: Callable[[int], Trainer],  # makes a fresh one for a batch size
-    most: int = 4096,  # not tried beyond
-) -> int:  # rows; raises `TooLarge` when not even one fits
-    "The largest power of two of rows that fit into memory in one step."
-    size, fits = 1, 0
-    while size <= most and not fits:
-        size, done = 2 * size, size
-        trainer = trainer_of(done)
-        trainer.on = dict.fromkeys(trainer.on, ())
-        trainer.rates = np.full(1, trainer.settings.learning_rate)
-        try:
-            with trainer._own_draws():
-                trainer._begin_epoch()
-                trainer._try_step(slice(0, min(done, trainer.batches.rows)))
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            if done == 1:
-                raise TooLarge("A single row of this network does not fit into memory. Choose a smaller width or depth, or smaller images.") from error
-            fits = done // 2
-        if done >= trainer.batches.rows:
-            break
-    return fits or done

@@ -18,7 +18,8 @@ from ..core.errors import UsageError
 from .schedules import read_plan
 
 # %% auto #0
-__all__ = ['LOOK', 'LoopSettings', 'check_settings', 'device_of', 'number_type', 'State', 'tensors_of', 'draws_by_itself']
+__all__ = ['LOOK', 'ASKED', 'TIME_OVER', 'LoopSettings', 'check_settings', 'device_of', 'number_type', 'compiled', 'State',
+           'tensors_of', 'draws_by_itself']
 
 # %% ../../nbs/46_models.loopstate.ipynb #5a75336d
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class LoopSettings:
     patience: int = 0  # epochs without an improvement until it stops; 0 goes on to the end
     precision: str = "auto"  # fp32, bf16, fp16; auto takes bf16 on a GPU that knows it
     compile: bool = False  # let torch compile the network; on a GPU only
+    prefetch: bool | None = None  # make batches ahead of time in a thread; None does where they are sent to a GPU
     device: str = "auto"  # cpu, cuda; auto takes a GPU when there is one
     seed: int = 0  # of every draw
 
@@ -91,8 +93,17 @@ def number_type(
         raise UsageError("precision='fp16' needs a GPU: its small numbers vanish without a scaled loss. Write precision='bf16' or 'auto'.")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
+def compiled(
+    network: nn.Module,  # any
+    wanted: bool,  # whether somebody asked for it
+    device: torch.device,  # where is computed
+) -> Any:  # what is called in its place; the weights are the same tensors
+    "The network as torch compiles it, where that is wanted and there is a GPU."
+    return torch.compile(network) if wanted and device.type == "cuda" else network
+
 # %% ../../nbs/46_models.loopstate.ipynb #0a104b6c
 LOOK = 64  # steps after which losses are looked at
+ASKED, TIME_OVER = "asked to end", "the time is over"  # reasons to end that a later fit knows nothing of
 
 
 @dataclass

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from ..core.errors import UsageError, did_you_mean
 
 # %% auto #0
-__all__ = ['LOSSES', 'CrossEntropy', 'balanced_weights', 'Focal', 'Squared', 'Huber', 'Quantile', 'Contrastive', 'make_loss']
+__all__ = ['LOSSES', 'right', 'CrossEntropy', 'balanced_weights', 'Focal', 'distance', 'Squared', 'Huber', 'Quantile',
+           'Contrastive', 'make_loss']
 
 # %% ../../nbs/46_models.losses.ipynb #a946fb43
 def _as_shares(target: Tensor, classes: int) -> Tensor:
@@ -24,10 +25,19 @@ def _as_shares(target: Tensor, classes: int) -> Tensor:
     return target if target.is_floating_point() else F.one_hot(target.long(), classes).to(torch.float32)
 
 
+def right(
+    outputs: Tensor,  # (rows, classes) scores
+    target: Tensor,  # (rows,) class codes, or (rows, classes) probabilities
+) -> Tensor:  # (rows,) 1 where the likeliest class is the true one, else 0
+    "Which rows are right."
+    return (outputs.argmax(dim=-1) == (target if target.ndim < outputs.ndim else target.argmax(dim=-1))).to(torch.float32)
+
+
 @dataclass(frozen=True)
 class CrossEntropy:
     "Minus the logarithm of the probability of the true class, in natural units."
 
+    measures = {"accuracy": right}
     smoothing: float = 0.0  # share of the target that is spread over all classes
     class_weight: Tensor | None = None  # (classes,) how much a row of each class counts
 
@@ -62,6 +72,7 @@ def balanced_weights(
 class Focal:
     "Cross entropy in which rows that are surely right count little."
 
+    measures = {"accuracy": right}
     gamma: float = 2.0  # 0 is the cross entropy
     class_weight: Tensor | None = None  # (classes,) how much a row of each class counts
 
@@ -83,9 +94,20 @@ def _paired(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return outputs, target
 
 
+def distance(
+    outputs: Tensor,  # (rows, values), or (rows,)
+    target: Tensor,  # as many values
+) -> Tensor:  # (rows,) in units of the target
+    "How far off each row is: the mean over its values."
+    said, truth = _paired(outputs, target)
+    return (said - truth).abs().mean(dim=1)
+
+
 @dataclass(frozen=True)
 class Squared:
     "The mean squared error."
+
+    measures = {"absolute_error": distance}
 
     def __call__(
         self,
@@ -99,6 +121,7 @@ class Squared:
 class Huber:
     "Squared for small errors, straight for large ones."
 
+    measures = {"absolute_error": distance}
     delta: float = 1.0  # where the straight line begins, in units of the target
 
     def __call__(

@@ -17,7 +17,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
-from ..core.progress import report
+from ..core.curves import Curve
+from ..core.progress import report, told_name
 from ..core.resuming import InnerPiece, inner_piece
 from .rounds import asked_to_end, known_rows
 from .weights import class_factors
@@ -239,13 +240,14 @@ def train_network(
     piece = inner_piece(lambda: _made_from(X, target, outputs, loss_of, train, held_out, training))
     network = build_network(X.shape[1], outputs, training)
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
-    state = _State(network, optimizer, layers_as_arrays(network))
+    state, curve = _State(network, optimizer, layers_as_arrays(network)), Curve(told_name("neural network"))
     _go_on(state, piece)
     for epoch in range(len(state.history) + 1, training.max_epochs + 1):
         train_loss = _epoch(network, optimizer, loss_of, X, target, train, training.rows_per_step(len(train)))
         loss = _held_out_loss(network, loss_of, X, target, held_out) if len(held_out) else train_loss
         state.history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
-        report("neural network: epoch", epoch, training.max_epochs, validation_loss=round(loss, 5))
+        report(f"{curve.name}: epoch", epoch, training.max_epochs, validation_loss=round(loss, 5))
+        curve.show(state.history)
         state.waited = 0 if loss < state.best_loss - 1e-5 or not len(held_out) else state.waited + 1
         if loss < state.best_loss or (not len(held_out) and np.isfinite(loss)):
             state.best_loss, state.best = loss, layers_as_arrays(network)

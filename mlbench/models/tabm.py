@@ -16,7 +16,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
-from ..core.progress import report
+from ..core.curves import Curve
+from ..core.progress import report, told_name
 from ..core.resuming import InnerPiece, inner_piece
 from .neural import one_thread, softmax, split_held_out
 from .rounds import asked_to_end
@@ -388,7 +389,7 @@ def train_members(
 ) -> tuple[dict[str, np.ndarray], int, list[dict[str, float]]]:  # weights, the epoch they come from, one record per epoch
     "Train with AdamW, a running mean of the weights and early stopping."
     piece = inner_piece(lambda: _made_from(table, held_out, training, seed))
-    state = _begin(table, training, seed)
+    state, curve = _begin(table, training, seed), Curve(told_name("network of members"))
     _go_on(state, piece)
     for epoch in range(len(state.history) + 1, training.max_epochs + 1):
         train_loss = _epoch(state, table, training, deadline)
@@ -397,7 +398,8 @@ def train_members(
         now = state.averaged()
         loss = held_out.loss(now) if held_out else train_loss
         state.history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": loss})
-        report("network of members: epoch", epoch, training.max_epochs, validation_loss=round(loss, 5))
+        report(f"{curve.name}: epoch", epoch, training.max_epochs, validation_loss=round(loss, 5))
+        curve.show(state.history)
         if not state.kept or loss < state.best_loss or (held_out is None and np.isfinite(loss)):
             state.best, state.best_loss, state.kept = now, loss, epoch
         over = asked_to_end() or time.monotonic() > deadline

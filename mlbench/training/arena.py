@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ArtifactError, StageError, UsageError
-from ..core.progress import log_metrics, report
+from ..core.progress import log_metrics, report, told_as
 from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
 from ..data.schema import Schema, conform
@@ -154,10 +154,11 @@ def fit_fold(
     "Fit a candidate on one fold; `StageError` when it predicts values that are no numbers, or has no time."
     X_test = fold.features(spec.style)[1]
     _heard.said, start = [], time.perf_counter()
-    if again is None:
-        estimator, again, shift = _fit_freely(spec, fold, target, seed, seconds, refuse)
-    else:
-        estimator, shift = fit_again(spec, fold, target, seed, again)
+    with told_as(f"{spec.name}, fold {fold.number}"):
+        if again is None:
+            estimator, again, shift = _fit_freely(spec, fold, target, seed, seconds, refuse)
+        else:
+            estimator, shift = fit_again(spec, fold, target, seed, again)
     middle = time.perf_counter()
     output = from_scale(output_of(estimator, X_test, len(target.classes) if target.classes else None), spec.scale, shift)
     if not np.isfinite(output).all():
@@ -380,7 +381,7 @@ def _end(self: Arena, entry: Entry, fold: Fold, fit: Future[FoldFit | None] | Fo
     self.keep_back()
     log_metrics(scores, step=fold.number, model=entry.spec.name, fold=fold.number)
     for epoch in done.curve:
-        losses = {k: v for k, v in epoch.items() if k != "epoch"}
+        losses = {k: v for k, v in epoch.items() if k not in ("epoch", "step")}
         log_metrics(losses, step=int(epoch["epoch"]), model=entry.spec.name, fold=fold.number)
 
 # %% ../../nbs/52_training.arena.ipynb #279d3a11

@@ -133,7 +133,7 @@ class Comparison:
     folds: pd.DataFrame  # scores of each model on each fold
     timings: pd.DataFrame  # seconds of each model on each fold
     oof: dict[str, np.ndarray]  # predictions for rows not trained on; nan where no fold tests a row
-    history: pd.DataFrame  # learning curves: model, fold, epoch, losses
+    history: pd.DataFrame  # learning curves: model, fold, epoch, losses, and what else a network measures
     target: Target
     y: np.ndarray  # the truth, encoded
     fold_of_row: np.ndarray  # which fold tests a row; 0 for none
@@ -181,7 +181,8 @@ def _scores_of(arena: Arena, names: Sequence[str]) -> tuple[pd.DataFrame, pd.Dat
             scores.append(at | entry.scores[position])
             times.append(at | {"fit_seconds": fit.fit_seconds, "predict_seconds": fit.predict_seconds})
             epochs += [at | epoch for epoch in fit.curve]
-    columns = ["model", "fold", "epoch", "train_loss", "validation_loss"]
+    first = ["model", "fold", "epoch", "train_loss", "validation_loss"]
+    columns = list(dict.fromkeys([*first, *(name for epoch in epochs for name in epoch if name != "step")]))
     return pd.DataFrame(scores), pd.DataFrame(times), pd.DataFrame(epochs, columns=columns)
 
 

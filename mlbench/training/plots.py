@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['NAMED', 'leaderboard_figure', 'folds_figure', 'cost_figure', 'learning_figure', 'oof_figure', 'decision_figures',
-           'comparison_sentence', 'choice_sentence', 'gain_sentence', 'tell']
+__all__ = ['NAMED', 'leaderboard_figure', 'folds_figure', 'cost_figure', 'learning_figure', 'learning_figures', 'oof_figure',
+           'decision_figures', 'comparison_sentence', 'choice_sentence', 'gain_sentence', 'tell']
 
 # %% ../../nbs/55_training.plots.ipynb #cf4e8686
 def _colour(found: Comparison, model: str, tied: bool) -> str:
@@ -135,36 +136,65 @@ def cost_figure(
     ends = np.log10(seconds[board["model"]].clip(lower=1e-4).agg(["min", "max"]).to_numpy()) + (-0.6, 0.6)
     return figure.update_xaxes(type="log", gridcolor=GRID, range=ends.tolist(), dtick=1 if ends[1] - ends[0] > 2 else None)
 
+# %% ../../nbs/55_training.plots.ipynb #1ea7f1c5
+def _learning_panels(curves: pd.DataFrame, classes: bool) -> dict[str, list[tuple[str, str, str]]]:
+    "Title of each panel, with column, name and colour of what it shows: the losses, the first metric, the rate."
+    there = [column for column in curves if curves[column].notna().any()]
+    measured = [column for column in there if column.startswith("validation_") and column != "validation_loss"]
+    losses = [("train_loss", "training rows", MUTED), ("validation_loss", "held-out rows", GOOD)]
+    found = {f"loss ({'cross entropy, nats' if classes else 'mean squared error, standardised'})": losses}
+    found |= {f"{column.removeprefix('validation_').replace('_', ' ')}, held-out rows": [(column, "held-out rows", GOOD)] for column in measured[:1]}
+    return found | ({"learning rate": [("rate", "learning rate", GOOD)]} if "rate" in there else {})
+
+
+def _fold_curves(curves: pd.DataFrame, column: str, colour: str) -> Iterator[dict[str, Any]]:
+    "A thin line for each fold, and their mean in strong."
+    lengths = curves.groupby("fold")["epoch"].max()
+    mode = "lines" if lengths.max() > 2 else "lines+markers"
+    for _, one in curves.groupby("fold"):
+        yield {"x": one["epoch"], "y": one[column], "mode": mode, "line": {"color": colour, "width": 1}, "opacity": 0.35, "hoverinfo": "skip"}
+    mean = curves[curves["epoch"] <= lengths.min()].groupby("epoch")[column].mean()
+    yield {"x": mean.index, "y": mean.to_numpy(), "mode": mode, "line": {"color": colour, "width": 3}}
+
 # %% ../../nbs/55_training.plots.ipynb #758d6e68
 def learning_figure(
     found: Comparison,  # from `cross_validate`
     model: str | None = None,  # a model with a record of its epochs; None takes the first that has one
 ) -> go.Figure:
-    "Loss per epoch; raises `UsageError` when the model named kept no record. Without any such model the figure is empty."
+    "Loss, metric and rate per epoch; raises `UsageError` when the model named kept no record. Without any such model the figure is empty."
     import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
 
     kept = list(dict.fromkeys(found.history["model"]))
     if model is None and not kept:
         empty = figure_layout(go.Figure(), "No model of this comparison learns in epochs", height=100)
         return empty.update_xaxes(visible=False).update_yaxes(visible=False)
     model = kept[0] if model is None else model
-    curves, figure = found.history[found.history["model"] == model], go.Figure()
+    curves = found.history[found.history["model"] == model]
     if curves.empty:
         hint = f"There is {', '.join(kept)}." if kept else "No model of this comparison did: add mlp to models."
         raise UsageError(f"{model!r} kept no record of its epochs. {hint}")
-    lengths = curves.groupby("fold")["epoch"].max()
-    shortest, mode = lengths.min(), "lines" if lengths.max() > 2 else "lines+markers"
-    for column, name, colour in (("train_loss", "training rows", MUTED), ("validation_loss", "held-out rows", GOOD)):
-        for _, one in curves.groupby("fold"):
-            thin = {"line": {"color": colour, "width": 1}, "opacity": 0.35, "showlegend": False, "hoverinfo": "skip"}
-            figure.add_scatter(x=one["epoch"], y=one[column], mode=mode, **thin)
-        mean = curves[curves["epoch"] <= shortest].groupby("epoch")[column].mean()
-        figure.add_scatter(x=mean.index, y=mean.to_numpy(), mode=mode, line={"color": colour, "width": 3}, name=name)
+    panels = _learning_panels(curves, found.target.classes is not None)
+    figure = make_subplots(1, len(panels), horizontal_spacing=0.09)
+    for place, shown in enumerate(panels.values(), 1):
+        for column, name, colour in shown:
+            for trace in _fold_curves(curves, column, colour):
+                figure.add_scatter(**trace, name=name, showlegend=place == 1 and trace["line"]["width"] > 1, row=1, col=place)
     best = curves.loc[curves.groupby("fold")["validation_loss"].idxmin(), "epoch"]
     after = f"{number(float(np.median(best)))} epoch{'' if np.median(best) == 1 else 's'}"
-    loss = "mean squared error, standardised" if found.target.classes is None else "cross entropy, nats"
     title = f"{model}: the held-out loss is lowest after {after} (median of {plural(len(best), 'fold')})"
-    return figure_layout(figure, title, x="epoch", y=f"loss ({loss})")
+    figure_layout(figure, title, x="epoch")
+    for place, name in enumerate(panels, 1):
+        figure.update_yaxes(title={"text": name, "standoff": 8}, row=1, col=place)
+    return figure
+
+
+def learning_figures(
+    found: Comparison,  # from `cross_validate`
+) -> dict[str, go.Figure]:  # by name; one empty figure, named learning, where no model learns in epochs
+    "The learning curves of every model that learns in epochs."
+    kept = dict.fromkeys(found.history["model"])
+    return {f"learning_{model}": learning_figure(found, model) for model in kept} or {"learning": learning_figure(found)}
 
 # %% ../../nbs/55_training.plots.ipynb #6c317c4b
 def _oof_values(truth: np.ndarray, predicted: np.ndarray, name: str, model: str) -> go.Figure:
