@@ -171,3 +171,11 @@ def test_seen_in_looks_at_the_given_rows_alone():
     part = infer_schema(frame).seen_in(frame.head(80))
     assert part.column("a").maximum == 39.5 and part.kind("k") == "constant" and part.kind("m") == "constant"
     assert "categorical otherwise" in part.column("k").why and part.rows == 80
+
+
+def test_texts_of_scripts_without_blanks_are_texts_and_codes_are_not():
+    comments = [f"这部电影很好看，音乐也不错，第{n}次看了" for n in range(60)]
+    thai = [f"ที่นี่อาหารดีมากและบริการดีมากครับ {n}" for n in range(60)]
+    frame = pd.DataFrame({"zh": comments, "th": thai, "code": [f"ZX-{n:04d}" for n in range(60)], "name": [f"王{chr(0x4E00 + n)}{chr(0x5000 + n)}" for n in range(60)]})
+    schema = infer_schema(frame)
+    assert [schema.column(c).kind for c in ("zh", "th", "code", "name")] == ["text", "text", "identifier", "identifier"]

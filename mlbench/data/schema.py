@@ -206,13 +206,24 @@ def _kept_as_text(look: Look) -> tuple[str, str] | None:
     return None
 
 # %% ../../nbs/06_data.schema.ipynb #f6de1deb
+_HAN, _THAI = r"[\u3041-\u30ff\u3400-\u9fff]", r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"  # scripts that put no blanks between words
+
+
+def _mean_words(sample: pd.Series) -> float:
+    "Words of a value on average: what stands between blanks, or two letters of Chinese and Japanese, five of Thai, Lao, Khmer and Burmese."
+    words = sample.str.count(r"\S+")
+    if not bool(sample.str.contains(f"{_HAN}|{_THAI}").any()):
+        return float(words.mean())
+    return float(np.maximum(words, sample.str.count(_HAN) / 2 + sample.str.count(_THAI) / 5).mean())
+
+
 def _words_kind(look: Look) -> tuple[str, str]:
     "Kind and reason of a column of words with at least two different values."
     found = _flag(look) or _kept_as_text(look)
     if found:
         return found
     n, share = len(look.values), look.unique / max(1, len(look.values))
-    words = float(look.sample.str.count(r"\S+").mean())
+    words = _mean_words(look.sample)
     length = float(look.sample.str.len().mean())
     if share > 0.5 and (words >= 3.5 or (words >= 2.5 and length >= 20)) or (share > 0.2 and words >= 6):
         return "text", f"{words:.0f} words in a value on average, and values hardly repeat"

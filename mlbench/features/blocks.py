@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .categories import TargetMeans
@@ -17,9 +18,9 @@ from .shape import Fences, PrincipalComponents, SelectColumns, Unskew
 from .text import FillText, TextTopics, WordWeights
 
 # %% auto #0
-__all__ = ['TABLE_STYLES', 'STYLES', 'MANY_NUMBERS', 'SELECT_FOLDS', 'TREE_CATEGORIES', 'SHORT', 'COUNTED_TOKENS', 'number_steps',
-           'date_steps', 'span_steps', 'category_steps', 'mean_steps', 'text_steps', 'score_steps', 'token_steps',
-           'pixel_steps', 'ngram_steps', 'patch_steps']
+__all__ = ['TABLE_STYLES', 'STYLES', 'MANY_NUMBERS', 'SELECT_FOLDS', 'TREE_CATEGORIES', 'SHORT', 'MOST_PIECES', 'COUNTED_TOKENS',
+           'number_steps', 'date_steps', 'span_steps', 'category_steps', 'mean_steps', 'text_steps', 'score_steps',
+           'is_record', 'piece_steps', 'token_steps', 'pixel_steps', 'ngram_steps', 'patch_steps']
 
 # %% ../../nbs/33_features.blocks.ipynb #78ee3c5b
 TABLE_STYLES = ("trees", "linear", "native")  # those that every table is tried in
@@ -141,12 +142,35 @@ def score_steps(
     return Pipeline([("score", score)] + ([("scale", StandardScaler())] if style == "linear" else []))
 
 # %% ../../nbs/33_features.blocks.ipynb #0511e42c
+def is_record(
+    style: str,  # of features
+) -> bool:
+    "Whether rows are given as records: in the style `parts`, or in that of a checkpoint, such as `pieces 128 FOLDER`."
+    return style == "parts" or style.startswith("pieces ")
+
+
+def piece_steps(
+    style: str,  # "pieces", the most pieces of a text, and the checkpoint
+) -> Any:  # an unfitted step for one column
+    "The step that gives numbers of the pieces that a checkpoint reads."
+    from mlbench.features.readers import CheckpointTokens
+
+    _, most, checkpoint = style.split(" ", 2)
+    return CheckpointTokens(checkpoint, int(most))
+
+
+MOST_PIECES = 4_000  # pieces of words, where texts are not read word by word
+
+
 def token_steps(
     options: FeatureOptions,
 ) -> Any:  # an unfitted step for one column
-    "The step that gives ids of words, for networks."
+    "The step that gives ids of words, or of pieces of words, for networks."
+    from mlbench.features.subwords import Subwords
     from mlbench.features.tokens import Tokens
 
+    if options.tokens != "words":
+        return Subwords(options.tokens, options.max_tokens, min(options.vocabulary, MOST_PIECES))
     return Tokens(options.max_tokens, options.vocabulary)
 
 
@@ -173,9 +197,8 @@ def ngram_steps(
     from sklearn.pipeline import Pipeline
 
     from mlbench.features.ngrams import NGrams
-    from mlbench.features.tokens import Tokens
 
-    return Pipeline([("tokens", Tokens(COUNTED_TOKENS, options.vocabulary)), ("ngrams", NGrams(words=options.ngrams))])
+    return Pipeline([("tokens", token_steps(replace(options, max_tokens=COUNTED_TOKENS))), ("ngrams", NGrams(words=options.ngrams))])
 
 
 def patch_steps(
@@ -192,5 +215,6 @@ def patch_steps(
 
     if not options.patches:
         return None
-    steps = [("pixels", pixel_steps(options, shape, fill)), ("patches", PatchFeatures(options.patches, random_state=options.seed))]
+    patches = PatchFeatures(options.patches, random_state=options.seed, mirror=len(shape) == 3 and shape[2] == 3)
+    steps = [("pixels", pixel_steps(options, shape, fill)), ("patches", patches)]
     return Pipeline(steps + ([("scale", StandardScaler())] if style == "linear" else []))

@@ -119,7 +119,7 @@ def changed_texts_figure(
             part = torch.from_numpy(row[None].astype(np.int64))
             new = Augment((way,), 2.0, synonyms=alike)({"text": part}, torch.zeros(1), generator)[0]["text"] if way else part
             line = [int(n) for n in new[0][:width] if n]
-            same = {k for block in SequenceMatcher(None, row[:width].tolist(), line, False).get_matching_blocks() for k in range(block.b, block.b + block.size)}
+            same = {k for block in SequenceMatcher(None, row[row > 0].tolist(), line, False).get_matching_blocks() for k in range(block.b, block.b + block.size)}
             lines.append([vocabulary[n] for n in line])
             marks.append([2 if k in same else 1 for k in range(len(line))])
             left.append(way.replace("_", " ") or "as it is")
