@@ -19,7 +19,8 @@ from ..core.errors import ArtifactError, UsageError
 from ..core.files import plain, read_json, sha256_file, sha256_text, write_json, write_text
 from ..core.show import Facts, number
 from .graph import image_form
-from .rows import Field, Scorer, is_missing, read_image, read_rows
+from .rows import Field, Scorer, _columns_of, is_missing, read_image, read_rows
+from ..problem.tags import best_codes, decode_tags, tagged_answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -395,6 +396,8 @@ def labels_of(
     proba: np.ndarray,  # (rows, classes)
 ) -> np.ndarray:  # classes in their own type
     "The class that is predicted from probabilities."
+    if proba.ndim == 3:
+        return decode_tags(best_codes(proba), record["classes"])
     if record["threshold"] is not None:
         codes = (proba[:, 1] >= record["threshold"]).astype(int)
     elif record.get("costs") is not None and len(proba):
@@ -419,6 +422,8 @@ def _answer(
 ) -> dict[str, Any]:  # predictions, and for classes their probabilities
     "What a service answers."
     raw = self.raw(rows)
+    if raw.ndim == 3:
+        return tagged_answer(self.classes or [], _columns_of(rows)[0][self.fields[0].name], raw)
     if self.classes is None:
         return {"predictions": plain(raw[:, 0])}
     return {"predictions": labels_of(self.record, raw).tolist(), "classes": self.classes, "probabilities": plain(raw)}

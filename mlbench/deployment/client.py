@@ -26,6 +26,7 @@ from ..core.progress import report
 from ..core.settings import OF_A_RUN, child_environment
 from ..core.show import Facts, number
 from .bundle import Bundle, as_sent, size_text
+from ..problem.tags import best_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,6 +219,14 @@ def smoke_test(
     part, answer = frame.head(len(sent)), ask(url, sent)
     if bundle.classes is None:
         expected, got = np.asarray(model.predict(part), float), np.asarray(answer["predictions"], float)
+    elif bundle.record.get("task") == "tagging":
+        said, p = model.predict(part), model.predict_proba(part)
+        wrong = [n for n, (a, b) in enumerate(zip(said, answer["predictions"])) if a != b]
+        if wrong:
+            got, wanted = answer["predictions"][wrong[0]], said[wrong[0]]
+            raise MlbenchError(f"The service answers differently from the model in row {wrong[0]}: {got!r}, expected {wanted!r}.")
+        expected = np.array([q[np.arange(len(c)), c][c >= 0].sum() for q, c in zip(p, best_codes(p))])
+        got = np.array([sum(sure) for sure in answer["probabilities"]])
     else:
         expected, got = np.asarray(model.predict_proba(part)), np.asarray(answer["probabilities"], float)
     apart = np.abs(expected - got) / np.fmax(np.abs(expected), 1.0)

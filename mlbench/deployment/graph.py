@@ -23,7 +23,7 @@ __all__ = ['KINDS', 'Converter', 'CONVERTERS', 'TRANSLATORS', 'MOST_BYTES', 'OPS
            'ImageForm', 'image_form', 'type_key', 'converts', 'converter_of', 'Graph']
 
 # %% ../../nbs/70_deployment.graph.ipynb #1de660d0
-KINDS = ("number", "text", "date", "tokens", "pixels")  # what a block may hold; a date is a number of seconds since 1970-01-01, UTC
+KINDS = ("number", "text", "date", "tokens", "pixels", "sentence")  # what a block may hold; a date is a number of seconds since 1970-01-01, UTC
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Block:
     tensor: str  # its name in the graph
     kind: str  # one of `KINDS`
     width: int = 1  # columns
-    shape: tuple[int, ...] = ()  # of one row of pixels: height, width, channels
+    shape: tuple[Any, ...] = ()  # of one row of pixels: height, width, channels; of one sentence: words, tags
 
 # %% ../../nbs/70_deployment.graph.ipynb #acaaf0b0
 def _array(
@@ -217,7 +217,7 @@ def _full(
 # %% ../../nbs/70_deployment.graph.ipynb #3044c01b
 Converter = Callable[["Graph", Any, "list[Block]"], "list[Block]"]
 CONVERTERS: dict[str, Converter] = {}
-TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels", "parts")  # modules that hold converters
+TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels", "parts", "tagging")  # modules that hold converters
 
 
 def type_key(
@@ -279,12 +279,13 @@ def _declared(
     name: str,
     kind: str,  # of an input or of a block
     width: int,  # columns
-    shape: tuple[int, ...] = (),  # of one row of pixels
+    shape: tuple[Any, ...] = (),  # of one row of pixels or of one sentence
 ) -> Any:  # a ValueInfoProto
     "How an input or an output stands in the file."
     from onnx import TensorProto, helper
 
-    types = {"text": TensorProto.STRING, "tokens": TensorProto.INT64, "pixels": TensorProto.UINT8}
+    types = {"text": TensorProto.STRING, "tokens": TensorProto.INT64, "pixels": TensorProto.UINT8, "sentence": TensorProto.STRING}
+    shape = (3, "words") if kind == "sentence" else shape  # looks of words, of which there are as many as the longest sentence has
     return helper.make_tensor_value_info(name, types.get(kind, TensorProto.DOUBLE), ["rows", *(shape or [width])])
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,10 @@ def all_classes(
     "Columns of zeros for classes that the estimator does not know."
     if list(known) == list(range(count)):
         return block
+    if block.shape:  # tags of words
+        nothing = graph.node("Mul", graph.node("Gather", block.tensor, graph.constant([0]), axis=2), graph.constant(0.0))
+        wider, places = graph.node("Concat", block.tensor, nothing, axis=2), [list(known).index(k) if k in known else block.width for k in range(count)]
+        return Block(graph.node("Gather", wider, graph.constant(np.array(places, np.int64)), axis=2), "number", count, block.shape)
     zeros = graph.node("Mul", graph.full(np.zeros(1)).tensor, graph.constant(0.0))
     with_zeros = graph.node("Concat", block.tensor, zeros, axis=1)
     places = [list(known).index(k) if k in known else block.width for k in range(count)]
@@ -146,6 +151,8 @@ def pipeline_to_onnx(
     answer = graph.join(graph.convert(pipeline, raw))
     if classes is not None:
         answer = all_classes(graph, answer, list(pipeline.classes_), classes)
+    if "sentence" in inputs.values():
+        answer, watch = replace(answer, shape=("words", answer.width)), False
     outputs = {_output_name(inputs, classes): answer}
     if watch:
         outputs |= {f"{n}: {where}": graph.join(given) for n, (where, _, given) in enumerate(graph.steps) if _watchable(given, inputs)}
@@ -171,6 +178,8 @@ def input_kinds(
 ) -> dict[str, str]:  # raw column -> number, text, date, or that of an `ImageForm`
     "The raw columns that a model uses, as a graph takes them."
     kinds = {"numeric": "number", "date": "date"}
+    if getattr(model.target, "task", "") == "tagging":
+        return dict.fromkeys(model.plan.inputs, "sentence")
     images = {name: form.kind for name, form in image_inputs(model.pipeline).items()}
     return {name: images.get(name) or kinds.get(model.schema.kind(name), "text") for name in model.plan.inputs}
 

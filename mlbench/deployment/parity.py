@@ -21,6 +21,7 @@ from .onnx import input_kinds, to_onnx
 from .parts import image_inputs
 from .rows import Scorer
 from .steps import feeds
+from ..problem.tags import best_codes
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,7 +53,7 @@ def extreme_values(
     "Values that a column could hold but hardly ever does."
     if kind.startswith("image"):
         return odd_images()
-    if kind == "text":
+    if kind in ("text", "sentence"):
         return list(UNSEEN)
     if kind == "date":
         return [pd.Timestamp(d) for d in FAR_DATES]
@@ -61,7 +62,7 @@ def extreme_values(
     return [0.0, -1e30, 1e30, 1e-300, low - 10 * reach, high + 10 * reach, np.inf, np.nextafter(high, np.inf)]
 
 # %% ../../nbs/70_deployment.parity.ipynb #6c90eb96
-CHANGES = {"number": "extreme number", "text": "category never seen", "date": "far date", "image": "odd image"}
+CHANGES = {"number": "extreme number", "text": "category never seen", "date": "far date", "image": "odd image", "sentence": "odd sentence"}
 
 
 Part = tuple[str, str, np.ndarray, "list[Any] | None"]  # change, column, positions of the rows, new values of the column
@@ -180,8 +181,16 @@ class Parity:
 # %% ../../nbs/70_deployment.parity.ipynb #fbf11e2a
 def _record(expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes: bool, tolerance: float) -> Parity:
     "Compare and add up."
-    absolute, relative = differences(expected, got, classes)
-    wrong = wrong_labels(expected, got, tolerance) if classes else np.zeros(len(expected), bool)
+    if expected.ndim == 3:  # tags of words; words behind the end of a sentence are zeros in both
+        words = max(expected.shape[1], got.shape[1])
+        expected, got = (np.pad(p, [(0, 0), (0, words - p.shape[1]), (0, 0)]) for p in (expected, got))
+        other = (best_codes(expected) != best_codes(got)).any(axis=1)
+        expected, got = expected.reshape(len(expected), -1), got.reshape(len(got), -1)
+        absolute, relative = differences(expected, got, classes)
+        wrong = other & (absolute > tolerance)  # what is nearer than that may go either way
+    else:
+        absolute, relative = differences(expected, got, classes)
+        wrong = wrong_labels(expected, got, tolerance) if classes else np.zeros(len(expected), bool)
     table = labels.assign(absolute=absolute, relative=relative, wrong=wrong)
     changes = []
     for change, part in table.groupby("change", sort=False):
@@ -195,7 +204,7 @@ def _record(expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes
 
 # %% ../../nbs/70_deployment.parity.ipynb #31ef5da7
 SINGLE = ("XGB", "XGBoostTrees")  # estimators that add up in single precision
-NETWORKS = ("Deep",)  # those that calculate in it throughout
+NETWORKS = ("Deep", "TagNetwork")  # those that calculate in it throughout
 NETWORK_ROWS, IMAGE_ROWS = 300, 100  # real rows that are compared at most where a network, or an image, is among the parts
 
 

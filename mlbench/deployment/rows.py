@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError, did_you_mean
+from ..problem.tags import looks_in, words_in
 
 # %% auto #0
-__all__ = ['EPOCH', 'REQUEST_PIXELS', 'REQUEST_BYTES', 'READERS', 'CHUNK', 'SINGLE_PRECISION', 'CELLS', 'LEAST', 'Field',
-           'InputError', 'is_missing', 'read_number', 'read_text', 'read_date', 'read_image', 'read_column',
+__all__ = ['EPOCH', 'REQUEST_PIXELS', 'REQUEST_BYTES', 'MOST_WORDS', 'READERS', 'CHUNK', 'SINGLE_PRECISION', 'CELLS', 'LEAST',
+           'Field', 'InputError', 'is_missing', 'read_number', 'read_text', 'read_date', 'read_image', 'read_column',
            'read_rows', 'logged', 'Scorer']
 
 # %% ../../nbs/70_deployment.rows.ipynb #d3b8c7f2
@@ -28,7 +29,7 @@ class Field:
     "One raw column of the input."
 
     name: str
-    type: str  # number, text, date or image
+    type: str  # number, text, date, image or sentence
     kind: str = ""  # kind of the column in the schema, such as categorical
     accepts: str = "text"  # of a text field: text, number or boolean
     minimum: float | str | None = None  # smallest value in training; a smaller one is allowed
@@ -198,6 +199,23 @@ def _read_images(values: Any, field: Field, mistakes: list[tuple[int | None, str
                 mistakes.append((row, field.name, str(error)))
     return read
 
+# %% ../../nbs/70_deployment.rows.ipynb #33eda2a6
+MOST_WORDS = 1_000  # of a sentence in a request
+
+
+def _read_sentences(values: Any, field: Field, mistakes: list[tuple[int | None, str, str]], files: bool) -> np.ndarray:
+    "All cells of a field of sentences; what cannot be read is told for each row."
+    texts = []
+    for row, value in enumerate(values):
+        try:
+            texts.append("" if is_missing(value) else read_text(value, field))
+            count = len(words_in(texts[-1]))
+            if not files and count > MOST_WORDS:
+                raise ValueError(f"has {count:,} words, and {MOST_WORDS:,} are read at once; send one sentence at a time")
+        except ValueError as error:
+            mistakes.append((row, field.name, str(error)))
+    return looks_in([] if mistakes else texts)
+
 # %% ../../nbs/70_deployment.rows.ipynb #da2a79cf
 READERS = {"number": read_number, "text": read_text, "date": read_date}
 
@@ -211,6 +229,8 @@ def read_column(
     "All cells of one field."
     if field.type == "image":
         return _read_images(values, field, mistakes, files)
+    if field.type == "sentence":
+        return _read_sentences(values, field, mistakes, files)
     if field.type == "number" and getattr(getattr(values, "dtype", None), "kind", "") in ("f", "i", "u"):
         numbers = np.asarray(values, np.float64)
         if not np.isinf(numbers).any():
@@ -311,7 +331,7 @@ class Scorer:
         source = model if isinstance(model, bytes) else str(model)
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=SINGLE_PRECISION)
         self.outputs = [o.name for o in self.session.get_outputs()]
-        self.width = int(self.session.get_outputs()[0].shape[1])
+        self.width = int(self.session.get_outputs()[0].shape[-1])
         spread = int(self.session.get_modelmeta().custom_metadata_map.get("mlbench.spread", 0))
         self.chunk = min(CHUNK, max(LEAST, CELLS // max(spread, 1)))
 
@@ -320,7 +340,9 @@ class Scorer:
         given: Mapping[str, np.ndarray],  # from `read_rows`
     ) -> np.ndarray:  # (rows, classes) of probabilities, or (rows, 1) of predictions
         "Score a table."
-        rows = len(next(iter(given.values())))
-        parts = [{k: v[start : start + self.chunk] for k, v in given.items()} for start in range(0, rows, self.chunk)]
+        first = next(iter(given.values()))
+        rows, words = len(first), first.shape[2] if first.ndim == 3 and first.dtype == object else 1  # of sentences fewer, the longer they are
+        chunk = self.chunk if words == 1 else max(1, self.chunk // words)
+        parts = [{k: v[start : start + chunk] for k, v in given.items()} for start in range(0, rows, chunk)]
         answers = [self.session.run(self.outputs[:1], part)[0] for part in parts]
-        return np.concatenate(answers) if answers else np.zeros((0, self.width))
+        return np.concatenate(answers) if answers else np.zeros((0, self.width) if words == 1 else (0, words, self.width))

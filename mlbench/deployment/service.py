@@ -92,7 +92,9 @@ def openapi(
 ) -> dict[str, Any]:  # OpenAPI 3.1
     "The description that tools read."
     types = {"number": ["number", "null"], "text": ["string", "number", "boolean", "null"], "date": ["string", "null"], "image": ["string", "null"]}
+    types["sentence"] = ["string", "null"]
     more = {"image": {"description": "a picture as a data URI or in base64: PNG, JPEG, GIF, BMP, TIFF or WebP"}}
+    more["sentence"] = {"description": "a sentence, its words and signs separated by blanks"}
     columns = {f.name: {"type": types[f.type], "examples": [f.example], **more.get(f.type, {})} for f in bundle.fields}
     row = {"type": "object", "properties": columns, "required": [f.name for f in bundle.fields]}
     body = {"type": "object", "properties": {"rows": {"type": "array", "items": row, "minItems": 1}}, "required": ["rows"]}

@@ -14,6 +14,7 @@ from .graph import Block, Graph, converts, image_form
 from .rows import SINGLE_PRECISION
 from ..features.dates import CYCLES, cycle
 from ..features.numbers import LARGEST
+from ..problem.tags import looks_in
 
 INT64, DOUBLE = 7, 11  # numbers of these types in ONNX
 
@@ -99,6 +100,9 @@ def feeds(
         if kind == "date":
             nanoseconds = column.to_numpy("datetime64[ns]")
             values = np.where(np.isnat(nanoseconds), np.nan, nanoseconds.astype(np.int64) / 1e9)
+        elif kind == "sentence":
+            given[name] = looks_in(column.tolist())
+            continue
         elif kind == "text":
             values = column.astype(object).where(column.notna(), "").to_numpy(object)
         else:

@@ -16,6 +16,7 @@ from ..core.plots import BAD, GOOD, figure_layout
 from ..core.show import number
 from .bundle import Bundle, as_sent, labels_of
 from .rows import Field
+from .tagging import least_sure, sentence_figure, sentence_table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -79,6 +80,15 @@ def followed(
     place = 1 if len(bundle.classes) == 2 else int(raw.argmax())
     return place, f"probability of {bundle.classes[place]}"
 
+# %% ../../nbs/70_deployment.whatif.ipynb #375576d6
+def _sentence(bundle: Bundle, frame: pd.DataFrame, row: int | None) -> tuple[str, int]:
+    "A sentence and its position; None takes the one with the least sure tag among the first hundred."
+    texts = frame[bundle.fields[0].name].fillna("").tolist()
+    row = least_sure(bundle, texts[:100]) if row is None else row
+    if not 0 <= row < len(texts):
+        raise UsageError(f"row={row} is not among the {len(texts)} rows. Choose 0 to {len(texts) - 1}.")
+    return texts[row], row
+
 # %% ../../nbs/70_deployment.whatif.ipynb #b4e21fc1
 def vary(
     bundle: Bundle,
@@ -103,7 +113,9 @@ def swings(
     row: int | None = None,  # position, from 0; None takes the telling one
     values: int = 15,  # tried per column
 ) -> pd.DataFrame:  # a row per column, the widest swing first
-    "How far each column alone could move the prediction of a row."
+    "How far each column alone could move the prediction of a row; of a sentence what is said of each word."
+    if bundle.record.get("task") == "tagging":
+        return sentence_table(bundle, _sentence(bundle, frame, row)[0])
     given = row_of(bundle, frame, row)
     place, _ = followed(bundle, given)
     fields = bundle.fields[: max(1, MAX_CELLS // (values * len(bundle.fields)))]
@@ -139,6 +151,8 @@ def what_if_figure(
     "How the answer to one row depends on one of its columns."
     import plotly.graph_objects as go
 
+    if bundle.record.get("task") == "tagging":
+        return sentence_figure(bundle, *_sentence(bundle, frame, row))
     row = telling_row(bundle, frame) if row is None else row
     given = row_of(bundle, frame, row)
     column = column or str(swings(bundle, frame, row)["column"][0])

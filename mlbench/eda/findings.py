@@ -25,6 +25,7 @@ from .quality import skewness
 from .quick import COLUMNS, ROWS
 from .rows import find_duplicates, find_near_duplicates, find_time_leak, find_torn_groups
 from .strength import bin_codes, sample_rows
+from .tags import find_tags
 
 # %% auto #0
 __all__ = ['COMPACT', 'FIRST', 'SEARCHES', 'find_empty_columns', 'find_many_categories', 'find_odd_numbers', 'find_outliers',
@@ -409,6 +410,9 @@ def find_all(
 ) -> Findings:
     "Run every search; the worst findings come first."
     found = [Finding(**f) for f in before]
+    if look.tags is not None:
+        found += [f for search in (find_empty_columns, find_duplicates, find_media, find_tags) for f in search(look)]
+        return Findings(sorted(found, key=lambda f: SEVERITIES.index(f.severity)))
     found += [f for search in FIRST for f in search(look)]
     honest = replace(look, left_out=frozenset(c for f in found if f.severity == "stop" for c in f.columns))
     more = (*SEARCHES, *((find_label_noise,) if label_noise else ()), _drift_with_model if adversarial else _drift_of_columns, _sampled)

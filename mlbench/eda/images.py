@@ -346,6 +346,7 @@ def media_figures_of(
     most: int = 2,  # columns of each kind
 ) -> dict[str, go.Figure]:  # by name, texts first; empty for tables without texts and pictures
     "The figures of texts and pictures."
+    from mlbench.eda.tags import tag_figures
     from mlbench.eda.texts import text_figures
 
-    return text_figures(look, most) | image_figures(look, most)
+    return text_figures(look, most) | image_figures(look, most) | tag_figures(look)

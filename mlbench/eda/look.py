@@ -72,6 +72,7 @@ class Look:
     quality: pd.DataFrame  # from `quality_report`
     seed: int = 0
     left_out: frozenset[str] = frozenset()  # columns that give the target away
+    tags: Target | None = None  # of tagging; `target` is then the number of pieces in a sentence
 
     @property
     def n_classes(self) -> int | None:
@@ -129,13 +130,18 @@ def look_at(
     seed: int = 0,
 ) -> Look:
     "Gather what the searches need; raises `DataError` when the target has missing values."
+    tags = target if target.task == "tagging" else None
+    if tags is not None:
+        from mlbench.eda.tags import stand_in
+
+        frame, target = stand_in(frame, target)
     y, names = target.encode(frame[target.name]), candidate_columns(schema, problem)
     groups = frame[problem.columns.group] if problem.columns.group else None
     n_classes = len(target.classes) if target.classes else None
     table = strengths(frame, y, schema, n_classes, names, groups, seed)
     if "image" in table["kind"].to_numpy():
         table = _images_last(table)
-    return Look(frame, y, target, schema, problem, table, quality_report(frame, schema, seed), seed)
+    return Look(frame, y, target, schema, problem, table, quality_report(frame, schema, seed), seed, tags=tags)
 
 # %% ../../nbs/21_eda.look.ipynb #979b013f
 def value_table(

@@ -79,9 +79,9 @@ def verdict_sentence(
     return Sentence(f"**Every criterion that can be judged now is met** ({len(verdicts) - len(later)} of {len(verdicts)}).{rest}")
 
 # %% ../../nbs/64_evaluation.card.ipynb #6b6bc063
-def _metric_lines(figures: Mapping[str, Mapping[str, float]]) -> str:
+def _metric_lines(figures: Mapping[str, Mapping[str, float]], beside: str = "constant answer") -> str:
     "The figures as a Markdown table."
-    lines = ["| figure | value | 95 % interval | constant answer |", "| --- | --- | --- | --- |"]
+    lines = [f"| figure | value | 95 % interval | {beside} |", "| --- | --- | --- | --- |"]
     for name, f in figures.items():
         interval = f"{number(f['low'])} to {number(f['high'])}" if "low" in f else "–"
         lines.append(f"| {name} | {number(f['value'])} | {interval} | {number(f['constant']) if 'constant' in f else '–'} |")
@@ -112,10 +112,10 @@ def _about(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _seal(rows: int, openings: int) -> str:
+def _seal(rows: int, openings: int, each: str = "row") -> str:
     "How the figures came about."
     opened = f"The seal was opened {plural(openings, 'time')}; each opening makes the figures a little more optimistic."
-    return f"On {plural(rows, 'row')} that were sealed during training. {opened}"
+    return f"On {plural(rows, each)} that were sealed during training. {opened}"
 
 
 def _limits(problem: Any) -> str:
@@ -140,7 +140,7 @@ def model_card(
     leading = "\n".join(f"- {column}: {percent(share, 0)} of the contributions" for column, share in top.head(8).items())
     sections = {
         "What it is for": _about(evaluation, {"Kind of model": evaluation.model_name} | dict(facts or {})),
-        "How good it is": f"{_seal(len(evaluation.y), openings)}\n\n{_metric_lines(figures)}",
+        "How good it is": f"{_seal(len(evaluation.y), openings, evaluation.each)}\n\n{_metric_lines(figures, evaluation.beside.removeprefix('a '))}",
         "What was promised": "\n".join(f"- {v.sentence}" for v in verdicts) or "No success criteria were written.",
         "Where it is worse": _slice_lines(ranked),
         "What it goes by": leading or "Nothing was explained.",

@@ -71,7 +71,7 @@ def confusion_figure(
 
     counts, names = confusion_matrix(evaluation, threshold), [str(c) for c in evaluation.target.classes or []]
     right = np.trace(counts) / counts.sum()
-    title = f"{percent(right)} of {counts.sum():,} rows are predicted right"
+    title = f"{percent(right)} of {counts.sum():,} {evaluation.each}s are predicted right"
     if len(names) == 2:
         found = counts[1, 1] / max(counts[1].sum(), 1)
         title = f"{percent(found)} of the rows with “{names[1]}” are found; {plural(int(counts[0, 1]), 'false alarm')}"
@@ -293,6 +293,11 @@ def performance_figures(
     evaluation: Evaluation,
 ) -> dict[str, go.Figure]:  # by name, in reading order
     "The figures of a task."
+    if evaluation.target.task == "tagging":
+        from mlbench.evaluation.tagging import errors_figure, types_figure
+
+        first = {"types": types_figure(evaluation), "errors": errors_figure(evaluation)}  # type: ignore[arg-type]
+        return first | {"confusion": confusion_figure(evaluation), "calibration": calibration_figure(evaluation)}
     if evaluation.target.task == "regression":
         return {"predicted": predicted_figure(evaluation), "residuals": residual_figure(evaluation)}
     return {
@@ -312,6 +317,8 @@ def threshold_sentence(
     if target.task == "binary":
         at = number(evaluation.threshold if threshold is None else threshold)
         return Sentence(f"From a probability of {at} on, a row is called “{target.positive}”. Move the line where both kinds of error cost the same to you.")
+    if target.task == "tagging":
+        return Sentence("There is no line to draw between tags: a sentence gets the tags that are likeliest together, in which every piece has its beginning.")
     if target.classes:
         return Sentence("There is no line to draw between several classes: a row gets the class with the highest probability, as the confusion above shows.")
     return Sentence("There is no line to draw for a quantity: the answer is the number itself, and its errors are shown above.")
@@ -344,15 +351,19 @@ def metrics_figure(
     "Every metric with its interval beside the constant answer; errors are drawn as a share of the constant answer's."
     import plotly.graph_objects as go
 
-    shown = _comparable(table).iloc[::-1]
+    shown, beside = _comparable(table).iloc[::-1], table.attrs.get("beside", "a constant answer")
     errors = {"array": shown["high"] - shown["value"], "arrayminus": shown["value"] - shown["low"], "color": GOOD, "thickness": 1.5}
     figure = go.Figure()
     figure.add_scatter(
-        x=shown["constant"].round(5), y=shown["metric"], mode="markers", name="constant answer", marker={"symbol": "line-ns-open", "size": 14, "color": MUTED}
+        x=shown["constant"].round(5),
+        y=shown["metric"],
+        mode="markers",
+        name=beside.removeprefix("a "),
+        marker={"symbol": "line-ns-open", "size": 14, "color": MUTED},
     )
     figure.add_scatter(
         x=shown["value"].round(5), y=shown["metric"], error_x=errors, mode="markers", name="model, 95 % interval", marker={"size": 9, "color": GOOD}
     )
     first = table.iloc[0]
-    title = f"{first['metric']} {number(first['value'])} ({number(first['low'])} to {number(first['high'])}); a constant answer has {number(first['constant'])}"
+    title = f"{first['metric']} {number(first['value'])} ({number(first['low'])} to {number(first['high'])}); {beside} has {number(first['constant'])}"
     return figure_layout(figure, title, x="value", height=170 + 42 * len(shown))

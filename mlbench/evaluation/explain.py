@@ -180,6 +180,10 @@ def shap_values(
 ) -> Explanation:
     "Share out predictions of some test rows over the original columns (Lundberg and Lee 2017)."
     model = evaluation.model
+    if evaluation.target.task == "tagging":
+        from mlbench.evaluation.tagging import word_influence
+
+        return word_influence(evaluation, n_rows)  # type: ignore[arg-type]
     background = model.conform(train.sample(min(n_background, len(train)), random_state=evaluation.seed))
     if hasattr(model.pipeline, "members_") or _whole_columns(model):
         return _blend_shap(evaluation, background, n_rows)
@@ -270,6 +274,10 @@ def permutation_importance(
     "How much worse the problem's metric gets when a column is shuffled (Breiman 2001)."
     from scipy.stats import t
 
+    if evaluation.target.task == "tagging":
+        from mlbench.evaluation.tagging import taken_away
+
+        return taken_away(evaluation, n_repeats)  # type: ignore[arg-type]
     rng, name = np.random.default_rng(evaluation.seed), evaluation.problem.metric
     names, answer = list(columns or evaluation.model.plan.inputs)[:most], _answerer(evaluation)
     asked = hasattr(evaluation.model.pipeline, "members_") or _whole_columns(evaluation.model)

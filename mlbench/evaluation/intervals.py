@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -76,12 +76,14 @@ def _metrics(
         constant = evaluate_metric(name, self.y, self.constant, None)
         rows.append({"metric": name, "value": value, "low": low, "high": high, "constant": constant, "help": metric(name).help})
         report("bootstrap of metrics", done, len(names))
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["beside"] = self.beside
+    return table
 
 # %% ../../nbs/60_evaluation.intervals.ipynb #44fb2f7b
 def _evaluation_facts(self: Evaluation) -> Facts:
     "What was judged."
-    rows: dict[str, Any] = {"rows": len(self.y), "target": self.target.name, "task": self.target.task}
+    rows: dict[str, Any] = {self.each + "s": len(self.y), "target": self.target.name, "task": self.target.task}
     if self.target.classes:
         rows["classes"] = ", ".join(self.target.classes)
     if self.target.task == "binary":
@@ -107,6 +109,8 @@ class Evaluation:
     unlabelled: int = 0  # rows left out because their target is missing
     model_name: str = "model"
     model: Any = field(default=None, repr=False)
+    each: ClassVar[str] = "row"  # what is judged one by one
+    beside: ClassVar[str] = "a constant answer"  # what stands beside each metric
 
     metrics = _metrics
 
@@ -147,6 +151,10 @@ def evaluate_model(
     if not known.any():
         raise DataError(f"None of the {len(test)} test rows has a value of {target.name!r}, so nothing can be judged. Check the split, or the source's labels.")
     rows = test[known].reset_index(drop=True)
+    if target.task == "tagging":
+        from mlbench.evaluation.tagging import evaluate_tags
+
+        return evaluate_tags(model, rows, train, seed, int((~known).sum()))
     y_train = target.encode(train.loc[train[target.name].notna(), target.name])
     constant = _constant(y_train, target.task, len(target.classes or []), len(rows))
     return Evaluation(

@@ -72,6 +72,11 @@ def slice_labels(
     return pd.Series(pd.Categorical(labels.fillna("missing"), categories=names, ordered=True), index=series.index)
 
 # %% ../../nbs/62_evaluation.slices.ipynb #91298e94
+def _sliced(evaluation: Evaluation) -> str:
+    "The metric of slices: the problem's; in tagging accuracy, since a slice of words holds parts of pieces."
+    return "accuracy" if evaluation.target.task == "tagging" else evaluation.problem.metric
+
+
 def slice_table(
     evaluation: Evaluation,
     column: str,  # any column of the judged rows
@@ -82,7 +87,7 @@ def slice_table(
     "A metric in each slice of a column."
     if column not in evaluation.frame:
         raise UsageError(f"There is no column {column!r} in the test rows to slice by. {did_you_mean(column, evaluation.frame.columns)}")
-    name, labels = name or evaluation.problem.metric, slice_labels(evaluation.frame[column])
+    name, labels = name or _sliced(evaluation), slice_labels(evaluation.frame[column])
     whole, rows = evaluate_metric(name, evaluation.y, evaluation.p, evaluation.threshold), []
     for label in labels.cat.categories:
         at = np.flatnonzero(labels == label)
@@ -160,7 +165,7 @@ def slice_figure(
     "A metric in each slice of a column, with intervals; the line is all rows together."
     import plotly.graph_objects as go
 
-    name, table = _computable(evaluation, column, name or evaluation.problem.metric)
+    name, table = _computable(evaluation, column, name or _sliced(evaluation))
     if table.empty:
         return figure_layout(go.Figure(), f"The slices of {column} have too few rows to be scored", height=140)
     whole = evaluate_metric(name, evaluation.y, evaluation.p, evaluation.threshold)

@@ -34,14 +34,16 @@ from mlbench.features.blocks import (
 from .dates import CYCLES, PARTS
 from .options import FeatureOptions, check_options
 from .records import Records, kind_of
+from .sentences import Sentences
 from .useless import useless_columns
+from ..problem.tags import sentence_column
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
 # %% auto #0
-__all__ = ['UNUSED_KINDS', 'TIME_PARTS', 'WIDE', 'FeatureColumn', 'column_roles', 'FeaturePlan', 'make_plan', 'feature_table',
-           'category_positions']
+__all__ = ['UNUSED_KINDS', 'TIME_PARTS', 'TAGGED', 'WIDE', 'FeatureColumn', 'column_roles', 'FeaturePlan', 'make_plan',
+           'feature_table', 'category_positions']
 
 # %% ../../nbs/34_features.plan.ipynb #62e77742
 @dataclass(frozen=True)
@@ -163,6 +165,18 @@ def _with_shape(column: FeatureColumn, frame: pd.DataFrame, options: FeatureOpti
     steps = _image_in_words(options, f"{width} x {height} pixels, {'grey' if channels == 1 else 'in colour'}")
     return replace(column, shape=tuple(seen.shape_), fill=tuple(seen.fill_), steps=steps)
 
+# %% ../../nbs/34_features.plan.ipynb #00b299f3
+TAGGED = "its words in order: each in lower case, by its last three letters and by its shape"
+
+
+def _for_tagging(columns: list[FeatureColumn], frame: pd.DataFrame | None, target: str) -> list[FeatureColumn]:
+    "The column of the sentences alone."
+    able = [c.name for c in columns if c.use]
+    text = able[0] if frame is None and able else sentence_column({n: frame[n].tolist() for n in able}, frame[target].tolist())  # type: ignore[index]
+    alone = {"use": False, "steps": "", "reason": "a tagger reads the sentences alone", "many": False, "worded": False}
+    read = {"kind": "text", "steps": TAGGED, "reason": "the sentences", "many": False, "worded": False}
+    return [replace(c, **(read if c.name == text else alone)) if c.use else c for c in columns]  # type: ignore[arg-type]
+
 # %% ../../nbs/34_features.plan.ipynb #3fce1380
 WIDE = 3_000
 
@@ -217,11 +231,13 @@ def _category_blocks(plan: FeaturePlan, style: str, sparse: bool) -> list[tuple[
 # %% ../../nbs/34_features.plan.ipynb #5728f91d
 def _transformer(
     self: FeaturePlan,
-    style: str,  # one of `STYLES`: "trees", "linear", "native", "words" or "parts"
+    style: str,  # one of `STYLES`: "trees", "linear", "native", "words" or "parts"; for tagging "sentences" as well
 ) -> ColumnTransformer | Records:  # not fitted; takes a canonical frame with at least the columns `inputs`. Records for "parts"
     "The scikit-learn transformer of this plan; raises `UsageError` for an unknown style."
     from sklearn.compose import ColumnTransformer
 
+    if style == "sentences" and self.task == "tagging":
+        return ColumnTransformer([("sentences", Sentences(), self.inputs)], verbose_feature_names_out=False)
     if style not in STYLES:
         raise UsageError(f"{style!r} is no style of features. {did_you_mean(style, STYLES)}")
     form, wide = _form(style), self.is_sparse(style)
@@ -379,6 +395,8 @@ def make_plan(
         useless = useless_columns(frame, schema, [c.name for c in columns if c.use])
         columns = [replace(c, use=False, steps="", reason=useless[c.name], many=False, worded=False) if c.name in useless else c for c in columns]
     columns = [_with_shape(c, frame, options) for c in columns] if frame is not None else columns
+    if problem.task == "tagging":
+        columns, options = _for_tagging(columns, frame, problem.target), replace(options, text_scores=False)
     if not any(c.use for c in columns):
         reasons = "; ".join(f"{c.name}: {c.reason}" for c in columns[:8])
         raise DataError(f"No column is left to learn from ({reasons}). Take some out of exclude or columns.ignore, or correct columns.kinds.")

@@ -18,21 +18,22 @@ if TYPE_CHECKING:
     from mlbench.data.parts import Part
 
 # %% auto #0
-__all__ = ['TASKS', 'PATCH_C', 'PATCH_ALPHA', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'TEXT', 'IMAGE', 'BAYES_WORDS', 'MEDIA',
-           'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS', 'KINDS', 'WEIGHABLE', 'UNWEIGHED',
-           'WAYS', 'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'TEXT_ORDER', 'IMAGE_ORDER',
-           'MIXED_ORDER', 'QUICK_MS', 'Setting', 'ModelSpec', 'portfolio_spec', 'Way', 'in_way', 'model_spec',
-           'candidates', 'portfolio']
+__all__ = ['TASKS', 'TAGGING', 'PATCH_C', 'PATCH_ALPHA', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'TEXT', 'IMAGE', 'BAYES_WORDS',
+           'MEDIA', 'TAGGERS', 'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS', 'KINDS',
+           'WEIGHABLE', 'UNWEIGHED', 'WAYS', 'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'TEXT_ORDER',
+           'IMAGE_ORDER', 'MIXED_ORDER', 'QUICK_MS', 'Setting', 'ModelSpec', 'portfolio_spec', 'Way', 'in_way',
+           'model_spec', 'candidates', 'portfolio']
 
 # %% ../../nbs/48_models.registry.ipynb #28393f90
 TASKS = ("binary", "multiclass", "regression")
+TAGGING = ("tagging",)  # its models read sentences, and no others do
 
 
 @dataclass(frozen=True)
 class Setting:
     "What a model is built for."
 
-    task: str  # "binary", "multiclass" or "regression"
+    task: str  # "binary", "multiclass", "regression" or "tagging"
     seed: int = 0  # of every random draw
     n_jobs: int = 1  # threads
     rows: int = 0  # that it will learn from; 0 when unknown
@@ -54,7 +55,7 @@ class ModelSpec:
 
     name: str  # as written in parameters
     family: str  # baseline, linear, neighbours, kernel, tree, forest, boosting or neural
-    style: str  # features it wants: "trees", "linear", "native", "words" or "parts"
+    style: str  # features it wants: "trees", "linear", "native", "words", "parts" or "sentences"
     complexity: int  # 0 is the simplest
     why: str  # what it is and why it is tried
     source: str  # where the method comes from
@@ -251,6 +252,27 @@ def _word_bag(given: Setting) -> Any:
     "The mean of what each word stands for."
     return _network(given, "bag")
 
+# %% ../../nbs/48_models.registry.ipynb #635af4d9
+def _word_tags(given: Setting) -> Any:
+    "The tag that a word mostly had."
+    from mlbench.models.taggers import WordTags
+
+    return given.made(WordTags)
+
+
+def _bilstm(given: Setting) -> Any:
+    "An LSTM in both directions, and a chain."
+    from mlbench.models.taggers import TagNetwork
+
+    return given.made(TagNetwork, encoder="lstm", device=given.device, random_state=given.seed)
+
+
+def _transformer(given: Setting) -> Any:
+    "A Transformer, and a chain."
+    from mlbench.models.taggers import TagNetwork
+
+    return given.made(TagNetwork, encoder="transformer", depth=2, learning_rate=2e-3, device=given.device, random_state=given.seed)
+
 # %% ../../nbs/48_models.registry.ipynb #42f0a14a
 SMALL, MIDDLE = 5_000, 20_000
 PLAIN = [
@@ -293,6 +315,31 @@ MEDIA = [
     ModelSpec("patch_linear", "linear", "linear", 3, "a linear model of what patches of a picture show", "Coates, Lee and Ng 2011", _patch_linear, needs=IMAGE),
     ModelSpec("word_bag", "neural", "parts", 5, "the mean of what each word and pair of words stands for", "Joulin et al. 2016", _word_bag, needs=TEXT),
     ModelSpec("network", "neural", "parts", 7, "a network that reads words, looks at pictures and joins the rest", "", _network, needs=TEXT | IMAGE),
+]
+TAGGERS = [
+    ModelSpec("word_tags", "baseline", "sentences", 1, "the tag that a word mostly had", "", _word_tags, TAGGING, readable=True, needs=TEXT),
+    ModelSpec(
+        "bilstm_crf",
+        "neural",
+        "sentences",
+        5,
+        "reads a sentence in both directions, then a chain of tags",
+        "Huang, Xu and Yu 2015",
+        _bilstm,
+        TAGGING,
+        needs=TEXT,
+    ),
+    ModelSpec(
+        "transformer_crf",
+        "neural",
+        "sentences",
+        6,
+        "every word looks at every other one, then a chain of tags",
+        "Vaswani et al. 2017",
+        _transformer,
+        TAGGING,
+        needs=TEXT,
+    ),
 ]
 MODELS = sorted(PLAIN + OTHERS + MEDIA, key=lambda spec: spec.complexity)
 
@@ -426,6 +473,8 @@ def model_spec(
     rest, _, way = str(name).rpartition("_")
     if name in KINDS:
         return KINDS[name]
+    if name in {s.name for s in TAGGERS}:
+        return next(s for s in TAGGERS if s.name == name)
     if name in SECONDS:
         return portfolio_spec(name)
     if way in WAYS and (rest in KINDS or rest in SECONDS):
@@ -446,7 +495,7 @@ def _wanted(task: str, names: Iterable[str], readable: bool) -> list[ModelSpec]:
     if unable:
         told = "; ".join(f"{s.name} is for {' and '.join(s.tasks)}" for s in unable)
         raise UsageError(f"The task here is {task}: {told}. Leave it out of models.")
-    places = list(KINDS)
+    places = [*KINDS, *(s.name for s in TAGGERS)]
     return sorted(specs, key=lambda s: places.index(s.base or s.name))
 
 # %% ../../nbs/48_models.registry.ipynb #b5b8c1d4
@@ -456,9 +505,11 @@ def candidates(
     readable: bool = False,  # only models that a person can follow
 ) -> list[ModelSpec]:  # from simple to complex
     "Models to compare; raises `UsageError` for an unknown task or name, one that a person cannot follow where that is asked for, and when none is left."
-    if task not in TASKS:
-        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
+    if task not in TASKS + TAGGING:
+        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS + TAGGING)}")
     if names is None:
+        if task in TAGGING:
+            return [s for s in TAGGERS if s.readable or not readable]
         return [s for s in MODELS if task in s.tasks and not s.needs and (s.readable if readable else s.name in USUAL)]
     left = _wanted(task, names, readable)
     if not left:
@@ -520,13 +571,15 @@ def portfolio(
     latency_ms: float | None = None,  # time that an answer may take; None for no limit
 ) -> list[ModelSpec]:  # first what gives most for its time
     "Strong fixed settings for a table, cheap ones first; raises `UsageError` for unknown names, and when none is left."
-    if task not in TASKS:
-        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
+    if task not in TASKS + TAGGING:
+        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS + TAGGING)}")
     known = sorted({s.name for s in MODELS} | {s.family for s in MODELS})
     wanted = None if families is None else set(families)
     for name in sorted(wanted or ()):
         if name not in known:
             raise UsageError(f"there is no kind or family of models {name!r}. {did_you_mean(name, known)}")
+    if task in TAGGING:
+        return [s for s in TAGGERS if s.readable or not readable]
     names = _order(kinds, readable, latency_ms)
     names = names if readable else names + sorted((wanted or set()) & {s.name for s in MODELS} - set(names))
     found = [s for s in map(portfolio_spec, names) if _suits(s, task, rows, columns, wanted, kinds)]

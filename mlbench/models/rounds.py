@@ -128,6 +128,7 @@ def known_rows(
     if classes is None:
         return X_val, y_val
     known = np.isin(y_val, classes)
+    known = known.all(axis=1) if known.ndim == 2 else known  # of a sentence every tag
     if not known.any():
         return None, None
     return (X_val, y_val) if known.all() else (X_val[known], np.asarray(y_val)[known])

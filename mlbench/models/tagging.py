@@ -21,10 +21,11 @@ from .loop import LoopSettings, RecordBatches, Trainer, device_of
 from .neural import one_thread, split_held_out
 from .sequences import FAR_BELOW, EncoderLayer
 from ..problem.spans import span_f1, spans_of
+from ..problem.tags import LOOKS, looks_of, shape_of
 
 # %% auto #0
-__all__ = ['LOOKS', 'Chain', 'best_tags', 'tag_shares', 'shape_of', 'looks_of', 'learn_looks', 'numbers_of', 'wave_positions',
-           'Reader', 'never_made', 'chain_loss', 'checked_sentences', 'hide_words', 'SequenceTagger']
+__all__ = ['Chain', 'best_tags', 'tag_shares', 'learn_looks', 'numbers_of', 'wave_positions', 'Reader', 'never_made',
+           'chain_loss', 'checked_sentences', 'hide_words', 'SequenceTagger']
 
 # %% ../../nbs/47_models.tagging.ipynb #4484f6f3
 class Chain(nn.Module):
@@ -100,24 +101,6 @@ def tag_shares(
         return torch.autograd.grad(chain.total(known, there).sum(), known)[0]
 
 # %% ../../nbs/47_models.tagging.ipynb #2bb84d5b
-LOOKS = ("word", "ending", "shape")
-
-
-def shape_of(
-    word: str,  # as it is written
-) -> str:  # at most five characters
-    "How a word looks: X for capitals, x for other letters, d for digits, signs as they are, repetitions once."
-    looks = ["d" if c.isdigit() else "X" if c.isupper() or c.istitle() else "x" if c.isalpha() else c for c in word]
-    return "".join(c for c, earlier in zip(looks, ["", *looks]) if c != earlier)[:5]
-
-
-def looks_of(
-    word: str,  # as it is written
-) -> tuple[str, str, str]:  # as in `LOOKS`
-    "What a tagger reads of a word."
-    return word.lower(), word[-3:].lower(), shape_of(word)
-
-
 def learn_looks(
     sentences: Sequence[Sequence[str]],  # words of each sentence
     least: int = 2,  # times that something has to be seen
@@ -275,11 +258,13 @@ def _learn(tagger: SequenceTagger, words: list[list[str]], tags: list[list[str]]
     judged = _batches(tagger, held_out, looks, seed) if held_out else None
     settings = LoopSettings(
         learning_rate=tagger.learning_rate, weight_decay=tagger.weight_decay, epochs=tagger.max_epochs, batch_size=tagger.batch_size, clip=5.0,
+        steps=tagger.steps, keep=tagger.keep,
         seed=seed, device=tagger.device,
     )
     batches = _batches(tagger, list(zip(words, tags)), looks, seed)
-    state = Trainer(network, lambda out, target: chain_loss(network.chain, out, target), batches, settings, (), judged).fit(seconds)
-    tagger.history_, tagger.n_iter_ = state.history, state.epoch
+    trainer = Trainer(network, lambda out, target: chain_loss(network.chain, out, target), batches, settings, (), judged)
+    state = trainer.fit(seconds)
+    tagger.history_, tagger.n_iter_, tagger.replay_ = state.history, state.epoch, trainer.replay()
     about = {"name": "tagger", "parts": [], "outputs": len(tagger.classes_), "config": config, "sizes": sizes, "looks": looks}
     tagger._keep(network_bytes(network, about))
 
@@ -330,6 +315,8 @@ class SequenceTagger(KeptModel):
         weight_decay: float = 0.01,  # of AdamW
         batch_size: int = 16,  # sentences of a step
         max_epochs: int = 20,  # passes over the sentences
+        steps: Any = 0,  # steps in place of epochs, or a plan as in `replay_`; 0 goes by epochs
+        keep: int = 0,  # step after which training ends; 0 goes on to the last
         max_words: int = 128,  # longer sentences are learned from in pieces; any length is tagged
         validation_fraction: float = 0.1,  # sentences set aside to say which epoch is best; none under fifty
         device: str = "auto",  # cpu, cuda; auto takes a GPU when there is one
@@ -337,6 +324,7 @@ class SequenceTagger(KeptModel):
     ):
         self.encoder, self.width, self.depth, self.embedding, self.dropout = encoder, width, depth, embedding, dropout
         self.learning_rate, self.weight_decay, self.batch_size, self.max_epochs = learning_rate, weight_decay, batch_size, max_epochs
+        self.steps, self.keep = steps, keep
         self.max_words, self.validation_fraction, self.device, self.random_state = max_words, validation_fraction, device, random_state
 
     def fit(
@@ -387,6 +375,7 @@ def _fit(
         raise ValueError(f"{found}: expected 'lstm' or 'transformer', and a width such as 64 or 128 (a multiple of 32)")
     if len({t for s in tags for t in s}) < 2:
         raise ValueError("SequenceTagger needs two tags to tell apart, and the sentences have fewer. Give sentences in which something is tagged.")
+    given = held_out is not None
     if held_out is None:
         learn, aside = split_held_out(len(words), self.validation_fraction, check_random_state(self.random_state))
         held_out = [words[n] for n in aside], [tags[n] for n in aside]
@@ -395,4 +384,5 @@ def _fit(
     judged = [(s, t) for s, t in zip(*held_out) if s and set(t) <= set(self.classes_)]
     with one_thread():
         _learn(self, words, tags, judged, seconds)
+    self.replay_ |= {"validation_fraction": 0.0 if given else self.validation_fraction}
     return self

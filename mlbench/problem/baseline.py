@@ -45,6 +45,7 @@ class Baseline:
     answer: str  # what is answered, in words
     folds: int
     rows: int
+    each: str = "row"  # what is answered for: a row, or in tagging a word
 
     def to_dict(self) -> dict[str, Any]:
         "Plain values that JSON can hold."
@@ -59,13 +60,14 @@ class Baseline:
         "The score to beat, in words."
         name, score = next(iter(self.scores.items()))
         side = "above" if metric(name).greater_is_better else "below"
-        return f"Answering {self.answer} for every row gives {name} {number(score['mean'])}; a model has to be {side} that to be worth anything."
+        return f"Answering {self.answer} for every {self.each} gives {name} {number(score['mean'])}; a model has to be {side} that to be worth anything."
 
 # %% ../../nbs/14_problem.baseline.ipynb #262c969f
 def _in_words(y: np.ndarray, target: Target) -> str:
     "What the constant answer says."
     if target.classes is None:
         return f"{target.name} = {number(float(np.mean(y)))}"
+    y = y[y >= 0]
     shares = np.bincount(y, minlength=len(target.classes)) / len(y)
     k = int(shares.argmax()) if target.positive is None else 1
     return f"{target.name} = {target.classes[k]} with probability {percent(float(shares[k]))}"
@@ -79,7 +81,8 @@ def constant_scores(
 ) -> Baseline:
     "Score the constant answer in each fold."
     classes, names = (len(target.classes) if target.classes else None), list(metrics)
-    scores = [evaluate_metrics(names, y[valid], constant_prediction(y[train], len(valid), classes)) for train, valid in folds]
+    known = lambda rows: y[rows][y[rows] >= 0] if y.ndim == 2 else y[rows]  # of sentences the words, one below the other
+    scores = [evaluate_metrics(names, known(valid), constant_prediction(known(train), len(known(valid)), classes)) for train, valid in folds]
     table = pd.DataFrame(scores, columns=names)
     summary = {n: {"mean": float(table[n].mean()), "low": float(table[n].min()), "high": float(table[n].max())} for n in names}
-    return Baseline(summary, _in_words(y, target), len(folds), len(y))
+    return Baseline(summary, _in_words(y, target), len(folds), len(y), "word" if y.ndim == 2 else "row")

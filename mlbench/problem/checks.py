@@ -5,7 +5,9 @@
 # %% ../../nbs/13_problem.checks.ipynb #e85c6af4
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,6 +15,7 @@ import pandas as pd
 from ..core.errors import ProblemError, did_you_mean
 from ..core.show import plural
 from ..data.schema import canonical_text, plain_name
+from .tags import is_tag, sentence_column, uneven_rows, words_in
 
 if TYPE_CHECKING:
     from mlbench.problem.problem import Problem
@@ -120,6 +123,39 @@ def _regression_mistakes(problem: Problem, series: pd.Series, counts: pd.Series)
             "Correct them, or leave their rows out."
         )
 
+# %% ../../nbs/13_problem.checks.ipynb #6f9bc9bc
+def _tag_mistakes(problem: Problem, series: pd.Series) -> Iterator[str]:
+    "Cells that hold no text, or words that are no tags."
+    if not pd.api.types.is_string_dtype(series.dtype):
+        what = f"the target {problem.target!r} holds no text ({_list(series.unique(), 2)})"
+        yield f"task is tagging, but {what}. Write a tag for each word, such as 'B-PER I-PER O'."
+        return
+    odd = [(row, t) for row, cell in series.items() for t in words_in(cell) if not is_tag(t)]
+    if odd:
+        places = ", ".join(f"{t!r} in row {row}" for row, t in odd[:3])
+        yield (
+            f"task is tagging, but {plural(len(odd), 'word')} of the target {problem.target!r} {'is no tag' if len(odd) == 1 else 'are no tags'} ({places}). "
+            "Write O for words outside, B-TYPE for the first word of a piece and I-TYPE for those after it."
+        )
+    elif not any(t != "O" for cell in series for t in words_in(cell)):
+        yield f"the target {problem.target!r} tags every word with O: there is nothing to find. Bring sentences in which something is tagged."
+
+
+def _tagging_mistakes(frame: pd.DataFrame, problem: Problem, series: pd.Series, counts: pd.Series) -> Iterator[str]:
+    "What keeps a column from being tags of the words of another one."
+    found = list(_tag_mistakes(problem, series))
+    yield from found
+    columns = {n: frame[n].tolist() for n in problem.inputs(frame.columns) if pd.api.types.is_string_dtype(frame[n].dtype)}
+    text = None if found else sentence_column(columns, frame[problem.target].tolist())
+    if text is None and not found:
+        yield f"task is tagging, but no column has as many words as the target {problem.target!r} has tags. Write words and tags separated by blanks."
+    wrong = uneven_rows(columns[text], frame[problem.target].tolist()) if text else []
+    if wrong:
+        sizes = [(n, len(words_in(frame[text].iloc[n])), len(words_in(frame[problem.target].iloc[n]))) for n in wrong[:3]]
+        told = ", ".join(f"row {n} has {a} words and {plural(b, 'tag')}" for n, a, b in sizes) + (", ..." if len(wrong) > 3 else "")
+        what = f"{plural(len(wrong), 'row')} of {text!r} and {problem.target!r} {'does' if len(wrong) == 1 else 'do'} not fit"
+        yield f"{what}: {told}. Correct them, or leave them out."
+
 # %% ../../nbs/13_problem.checks.ipynb #b50cd269
 def _target_mistakes(problem: Problem, frame: pd.DataFrame) -> Iterator[str]:
     "Everything that is wrong with the target column, which exists."
@@ -132,7 +168,9 @@ def _target_mistakes(problem: Problem, frame: pd.DataFrame) -> Iterator[str]:
     if few:
         yield few
         return
-    check = {"binary": _binary_mistakes, "multiclass": _multiclass_mistakes, "regression": _regression_mistakes}[problem.task]
+    check = {"binary": _binary_mistakes, "multiclass": _multiclass_mistakes, "regression": _regression_mistakes}.get(
+        problem.task, partial(_tagging_mistakes, frame)
+    )
     yield from check(problem, series, counts)
     if len(series) < MINIMUM_ROWS:
         yield (
@@ -171,7 +209,7 @@ def _cost_mistakes(problem: Problem, frame: pd.DataFrame) -> Iterator[str]:
     from mlbench.problem.costs import cost_matrix
     from mlbench.problem.target import Target, class_names
 
-    if problem.costs and problem.task != "regression":
+    if problem.costs and problem.task not in ("regression", "tagging"):
         try:
             cost_matrix(problem.costs, Target(problem.target, problem.task, class_names(frame[problem.target])))
         except ProblemError as error:
@@ -212,4 +250,6 @@ def fit_facts(
         values = pd.to_numeric(series, errors="coerce").dropna()
         quantiles = values.quantile([0, 0.25, 0.5, 0.75, 1]).tolist()
         return facts | dict(zip(["minimum", "lower_quarter", "median", "upper_quarter", "maximum"], quantiles)) | {"mean": float(values.mean())}
+    if problem.task == "tagging":
+        return facts | {"classes": dict(Counter(t for cell in series.dropna() for t in words_in(cell)).most_common())}
     return facts | {"classes": {str(k): int(v) for k, v in canonical_text(series).value_counts().items()}}

@@ -14,6 +14,7 @@ from ..core.plots import GOOD, MUTED, PALETTE, figure_layout
 from ..core.show import number, percent, plural
 from ..data.schema import Column, canonical_text
 from ..data.splits import Split
+from .tags import pieces
 from .target import Target
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ def _counts(words: pd.Series, most: int = 20) -> tuple[list[str], list[int]]:
     return names, values
 
 # %% ../../nbs/15_problem.figures.ipynb #ace17c4a
+def _pieces_of(series: pd.Series, target: Target) -> pd.Series:
+    "How many pieces of each type there are in cells of tags, most frequent first."
+    kinds = [tag[2:] for tag in (target.classes or [])[1::2]]
+    codes = target.encode(series.dropna())
+    counts = np.bincount(pieces(codes[codes >= 0])[:, 2], minlength=len(kinds) + 1)[1:]
+    return pd.Series(counts, index=kinds).sort_values(ascending=False, kind="stable")
+
+
 def target_title(
     series: pd.Series,  # target of some rows
     target: Target,  # what it means
@@ -60,6 +69,10 @@ def target_title(
         tail = ", with a long tail to the right" if skew > 1 else ", with a long tail to the left" if skew < -1 else ""
         return f"{target.name}: half are below {number(float(middle))}, nine in ten between {number(float(low))} and {number(float(high))}{tail}"
     counts = canonical_text(series).value_counts()
+    if target.task == "tagging":
+        found = _pieces_of(series, target)
+        told = f"{plural(int(found.sum()), 'piece')} of {plural(len(found), 'type')} in {plural(len(series), 'sentence')}"
+        return f"{target.name}: {told}, most often {found.index[0]}"
     if target.positive is not None:
         return f"{percent(counts.get(target.positive, 0) / counts.sum())} of {plural(int(counts.sum()), 'row')} have {target.name} = {target.positive}"
     rare = f"{counts.index[-1]} is the rarest with {plural(int(counts.iloc[-1]), 'row')}"
@@ -80,6 +93,10 @@ def target_figure(
         figure.add_vline(x=float(np.median(values)), line_dash="dot", line_color=MUTED, annotation_text="median")
         return figure_layout(figure, target_title(series, target), target.name + (" (the outermost values are not shown)" if cut else ""), "rows")
     counts = canonical_text(series).value_counts()
+    if target.task == "tagging":
+        counts = _pieces_of(series, target)
+        figure = go.Figure(go.Bar(x=list(counts.index), y=counts.to_numpy(), marker_color=GOOD, text=counts.to_numpy(), textposition="auto"))
+        return figure_layout(figure.update_xaxes(type="category"), target_title(series, target), "type of piece", "pieces")
     names = target.classes if len(target.classes) <= 30 else [str(n) for n in counts.index[:30]]
     heights = [int(counts.get(n, 0)) for n in names]
     colours = [GOOD if n == target.positive or target.positive is None else MUTED for n in names]
@@ -178,6 +195,9 @@ def _side_by_side(frame: pd.DataFrame, split: Split, target: Target, time: str |
         return [i.mid for i in cuts.cat.categories], {k: cuts.iloc[v].value_counts(sort=False).tolist() for k, v in sides.items()}
     if target.classes is not None:
         names = target.classes[:30]
+        if target.task == "tagging":
+            found = {k: _pieces_of(frame[target.name].iloc[v], target).sort_index() for k, v in sides.items()}
+            return [n[2:] for n in target.classes[1::2]], {k: (s / max(s.sum(), 1)).tolist() for k, s in found.items()}
         shares = {k: canonical_text(frame[target.name].iloc[v]).value_counts(normalize=True) for k, v in sides.items()}
         return names, {k: [float(s.get(n, 0.0)) for n in names] for k, s in shares.items()}
     values = pd.to_numeric(frame[target.name], errors="coerce").to_numpy(dtype="float64")
@@ -200,7 +220,8 @@ def split_figure(
     figure = go.Figure([go.Bar(name=side, x=x, y=y, marker_color=colours[side]) for side, y in heights.items()])
     figure.update_layout(barmode="stack" if by_time else "group")
     axis = str(time) if by_time else target.name
-    figure_layout(figure, split_title(split), axis, "rows" if by_time else "share of the rows")
+    what = "pieces" if target.task == "tagging" else "rows"
+    figure_layout(figure, split_title(split), axis, "rows" if by_time else f"share of the {what}")
     if not by_time:
         figure.update_yaxes(tickformat=".0%")
     return figure.update_xaxes(type="category") if target.classes is not None and not by_time else figure

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError, did_you_mean
+from .tags import best_codes, piece_counts, side_by_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,29 +129,45 @@ def _rmsle(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = Non
         return float("nan")
     return float(root_mean_squared_log_error(y, np.clip(predicted, 0, None), sample_weight=weight))
 
+# %% ../../nbs/10_problem.metrics.ipynb #3065eed7
+def _of_pieces(times: int, *over: int) -> Callable[..., float]:
+    "So many times the pieces that are right, over the sum of some counts: 0 those that are there, 1 those that were named."
+
+    def compute(y: np.ndarray, labels: np.ndarray, weight: np.ndarray | None = None) -> float:
+        counts = piece_counts(y, labels)
+        total = sum(counts[k] for k in over)
+        return times * counts[2] / total if total else 0.0
+
+    compute.__doc__ = "Measure of whole pieces, from codes of words one below the other."
+    return compute
+
 # %% ../../nbs/10_problem.metrics.ipynb #eee1f542
 _BOTH = ("binary", "multiclass")
+_WORDS = (*_BOTH, "tagging")  # in tagging, of words
 
 
 def _metric_list() -> list[Metric]:
     "All metrics of classification and regression, in the order in which they are listed."
-    b, m, r = ("binary",), ("multiclass",), ("regression",)
+    b, m, r, t = ("binary",), ("multiclass",), ("regression",), ("tagging",)
     quiet = {"zero_division": 0.0}
     return [
         Metric("roc_auc", "how often a positive row is ranked above a negative one", b, "proba", True, _roc_auc, 1.0),
         Metric("average_precision", "area under the precision-recall curve; telling when positives are rare", b, "proba", True, _average_precision, 1.0),
-        Metric("log_loss", "how surprised the probabilities are by what happened, in nats", _BOTH, "proba", False, _log_loss, 0.0),
+        Metric("log_loss", "how surprised the probabilities are by what happened, in nats", _WORDS, "proba", False, _log_loss, 0.0),
         Metric("brier", "mean squared error of the positive class's probability", b, "proba", False, _brier, 0.0),
         Metric("f1", "harmonic mean of precision and recall", b, "label", True, _of_labels("f1_score", **quiet), 1.0),
         Metric("precision", "share of the rows called positive that are", b, "label", True, _of_labels("precision_score", **quiet), 1.0),
         Metric("recall", "share of the positive rows that are found", b, "label", True, _of_labels("recall_score", **quiet), 1.0),
         Metric("roc_auc_ovr", "ROC area of each class against the rest, averaged", m, "proba", True, _roc_auc_ovr, 1.0),
-        Metric("accuracy", "share of rows predicted right", _BOTH, "label", True, _of_labels("accuracy_score"), 1.0),
+        Metric("accuracy", "share of rows predicted right", _WORDS, "label", True, _of_labels("accuracy_score"), 1.0),
         Metric("balanced_accuracy", "share predicted right, averaged over classes", _BOTH, "label", True, _of_labels("balanced_accuracy_score"), 1.0),
-        Metric("f1_macro", "F1 averaged over classes", _BOTH, "label", True, _of_labels("f1_score", average="macro", **quiet), 1.0),
+        Metric("f1_macro", "F1 averaged over classes", _WORDS, "label", True, _of_labels("f1_score", average="macro", **quiet), 1.0),
         Metric("f1_weighted", "F1 averaged over rows", _BOTH, "label", True, _of_labels("f1_score", average="weighted", **quiet), 1.0),
         Metric("mcc", "Matthews correlation of truth and prediction", _BOTH, "label", True, _of_labels("matthews_corrcoef"), 1.0),
         Metric("cohen_kappa", "agreement beyond chance", _BOTH, "label", True, _of_labels("cohen_kappa_score"), 1.0),
+        Metric("span_f1", "harmonic mean of precision and recall of whole pieces", t, "label", True, _of_pieces(2, 0, 1), 1.0),
+        Metric("span_precision", "share of the pieces named that are there, whole and of this type", t, "label", True, _of_pieces(1, 1), 1.0),
+        Metric("span_recall", "share of the pieces there that are named, whole and of this type", t, "label", True, _of_pieces(1, 0), 1.0),
         Metric("rmse", "root mean squared error, in the target's unit", r, "value", False, _of_values("root_mean_squared_error"), 0.0),
         Metric("mae", "mean absolute error, in the target's unit", r, "value", False, _of_values("mean_absolute_error"), 0.0),
         Metric("median_absolute_error", "half of the errors are smaller", r, "value", False, _of_values("median_absolute_error"), 0.0),
@@ -169,17 +186,17 @@ ALIASES = {
     "mean_absolute_error": "mae", "neg_mean_absolute_error": "mae", "medae": "median_absolute_error", "r2_score": "r2", "r_squared": "r2",
     "mean_absolute_percentage_error": "mape", "root_mean_squared_log_error": "rmsle", "roc_auc_ovr_weighted": "roc_auc_ovr",
 }
-TASKS = ("binary", "multiclass", "regression")
+TASKS = ("binary", "multiclass", "regression", "tagging")
 
 # %% ../../nbs/10_problem.metrics.ipynb #7610a6ef
 def metrics_for(
-    task: str,  # binary, multiclass or regression
+    task: str,  # binary, multiclass, regression or tagging
 ) -> list[Metric]:  # the one that chooses by default comes first
     "Metrics that fit a task; raises `UsageError` for a task without any."
     if task not in TASKS:
         raise UsageError(f"there are no metrics for the task {task!r}. {did_you_mean(task, TASKS)}")
     found = [m for m in METRICS.values() if task in m.tasks]
-    first = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}[task]
+    first = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse", "tagging": "span_f1"}[task]
     return sorted(found, key=lambda m: m.name != first)
 
 
@@ -234,8 +251,8 @@ def predicted_codes(
 # %% ../../nbs/10_problem.metrics.ipynb #3fdbffa4
 def evaluate_metric(
     name: str,  # a metric's name
-    y: np.ndarray,  # true codes or numbers
-    p: np.ndarray,  # probabilities of a classifier, numbers of a regressor
+    y: np.ndarray,  # true codes or numbers; codes of tags as (sentences, words)
+    p: np.ndarray,  # probabilities of a classifier, numbers of a regressor; of tags (sentences, words, tags), or their codes for metrics of labels
     threshold: float | None = None,  # from which the positive class is predicted
     weight: np.ndarray | None = None,  # weight of each row; None weighs all the same
 ) -> float:  # nan where the metric has no value, such as a ROC area with one class
@@ -245,8 +262,12 @@ def evaluate_metric(
     found, y = metric(name), np.asarray(y)
     if len(y) != len(p):
         raise UsageError(f"{name} compares row by row, but there are {len(y)} true values and {len(p)} predictions.")
+    if y.ndim == 2:  # tags of sentences
+        y, p = side_by_side(y, best_codes(p) if found.needs == "label" else p)
     if len(y) == 0:
         return float("nan")
+    if "tagging" in found.tasks and found.needs == "label" and getattr(p, "ndim", 0) == 1 and p.dtype.kind == "i":  # codes
+        return found.function(y, p, weight)
     if found.needs == "value":
         return found.function(y, np.asarray(p, dtype="float64").reshape(len(y)), weight)
     p = as_probabilities(p)

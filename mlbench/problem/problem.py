@@ -103,7 +103,7 @@ class ConstraintsSpec(_Section):
 # %% ../../nbs/12_problem.problem.ipynb #fc379cfe
 TASKS = ("binary", "multiclass", "regression", "ranking", "forecast", "recommendation", "clustering", "anomaly", "reduction", "tagging", "detection",
          "segmentation", "control")  # fmt: skip
-SERVED_TASKS = ("binary", "multiclass", "regression")
+SERVED_TASKS = ("binary", "multiclass", "regression", "tagging")
 
 
 def _check_task(task: str) -> None:

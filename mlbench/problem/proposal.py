@@ -19,10 +19,12 @@ from ..core.errors import ProblemError, did_you_mean
 from ..core.show import percent, plural
 from ..data.schema import Column, Schema, canonical_text, plain_name
 from ..data.splits import TEST_WORDS, TRAIN_WORDS
+from .tags import is_tag, sentence_column, words_in
 from .target import guess_positive
 
 # %% auto #0
-__all__ = ['Reason', 'Proposal', 'choose_target', 'choose_task', 'propose', 'problem_yaml']
+__all__ = ['LOOKED_AT', 'EQUAL', 'SEVERAL', 'Reason', 'Proposal', 'choose_target', 'choose_task', 'tagged_text', 'propose',
+           'problem_yaml']
 
 # %% ../../nbs/13_problem.proposal.ipynb #7123f453
 class Reason(NamedTuple):
@@ -138,6 +140,43 @@ def _task_of_target(schema: Schema, target: str, series: pd.Series) -> tuple[str
         return "multiclass", f"each of the {column.unique} folders is a class"
     return choose_task(column, series)
 
+# %% ../../nbs/13_problem.proposal.ipynb #7912316e
+LOOKED_AT = 1000  # cells that are looked at
+EQUAL = 0.9  # share of cells that must have as many words in the column of the sentences
+SEVERAL = 0.5  # share of cells with more than one tag
+
+
+def tagged_text(
+    frame: pd.DataFrame,  # the table
+    target: str,  # a column
+) -> str | None:  # None where its cells are no tags
+    "The column whose words a column of tags belongs to."
+    if target not in frame or not pd.api.types.is_string_dtype(frame[target].dtype):
+        return None
+    some = frame[frame[target].notna()].head(LOOKED_AT)
+    cells = [words_in(cell) for cell in some[target]]
+    tags = {t for cell in cells for t in cell}
+    if not tags - {"O"} or not all(map(is_tag, tags)) or sum(len(c) > 1 for c in cells) < SEVERAL * len(cells):
+        return None
+    texts = {n: some[n].tolist() for n in frame.columns if n != target and pd.api.types.is_string_dtype(frame[n].dtype)}
+    text = sentence_column(texts, some[target].tolist())
+    even = text and sum(len(words_in(a)) == len(b) for a, b in zip(texts[text], cells))
+    return text if even and even >= EQUAL * len(cells) else None
+
+
+def _shown_tags(series: pd.Series) -> str:
+    "Some tags for a sentence."
+    return " ".join(next((c for c in series.dropna() if set(words_in(c)) - {"O"}), "O").split()[:4])
+
+
+def _tagging_roles(schema: Schema, target: str, text: str, groups: list[str]) -> tuple[list[Reason], list[str]]:
+    "Roles where a tagger reads the sentences alone."
+    groups = [g for g in groups if g != text]
+    others = [n for n in schema.names if n not in (target, text, *groups[:1])]
+    roles = [Reason("columns.ignore", others, "a tagger reads the sentences alone")] if others else []
+    kinds = {n: "text" for n in (text,) if schema.kind(n) != "text"}
+    return roles + ([Reason("columns.kinds", kinds, f"the words of {text} are read")] if kinds else []), groups
+
 # %% ../../nbs/13_problem.proposal.ipynb #6875414b
 def _identifiers(schema: Schema, target: str) -> tuple[list[Reason], list[str]]:
     "Reasons for columns to ignore, and candidates for the group."
@@ -199,6 +238,8 @@ def _round(value: float, up: bool) -> float:
 
 def _choose_metric(task: str, series: pd.Series, positive: str | None) -> tuple[str, list[str], str]:
     "The metric that chooses, the others, and why."
+    if task == "tagging":
+        return "span_f1", ["span_precision", "span_recall", "accuracy"], "whole pieces count: found, and of the right type"
     if task == "regression":
         return "rmse", ["mae", "r2"], "the typical error in the target's own unit, large errors weighing more"
     if task == "multiclass":
@@ -211,6 +252,8 @@ def _choose_metric(task: str, series: pd.Series, positive: str | None) -> tuple[
 # %% ../../nbs/13_problem.proposal.ipynb #62124858
 def _goal(task: str, metric: str, series: pd.Series, positive: str | None) -> tuple[str, str]:
     "The goal that every useful model reaches, and what it is."
+    if task == "tagging":
+        return "> 0", "the score of an answer that names nothing"
     if task == "regression":
         spread = float(pd.to_numeric(series, errors="coerce").std(ddof=0))
         return f"< {_round(spread, True):g}", "the error of always answering the mean"
@@ -226,6 +269,8 @@ def _question(task: str, target: str, positive: str | None) -> str:
     "The question in one sentence."
     if task == "binary":
         return f"For which rows is {target} {positive}?"
+    if task == "tagging":
+        return f"Which words of a sentence does {target} name, and as what?"
     return f"Which {target} does a row have?" if task == "multiclass" else f"How large is {target}?"
 
 
@@ -236,9 +281,12 @@ def _project_name(name: str) -> str:
 # %% ../../nbs/13_problem.proposal.ipynb #a0a67c01
 def _decide_target(frame: pd.DataFrame, schema: Schema, target: str | None, known: Mapping[str, Any]) -> list[Reason]:
     "Target, task and positive class."
-    name, why = (target, "named by you") if target else choose_target(schema)
+    tagged = next((n for n in schema.names if tagged_text(frame, n)), None) if not target else None
+    name, why = (target, "named by you") if target else (tagged, "its cells are tags of words") if tagged else choose_target(schema)
     column = _target_column(schema, name)
-    task, task_why = (known["task"], "given") if known.get("task") else _task_of_target(schema, column.name, frame[name])
+    text = None if known.get("task") else tagged_text(frame, column.name)
+    task, task_why = (known["task"], "given") if known.get("task") else _task_of_target(schema, column.name, frame[name]) if not text else ("", "")
+    task, task_why = ("tagging", f"a tag for each word of {text}, such as {_shown_tags(frame[name])}") if text else (task, task_why)
     reasons = [Reason("task", task, task_why), Reason("target", name, why)]
     if task == "binary":
         counts = {str(k): int(v) for k, v in canonical_text(frame[name]).value_counts().items()}
@@ -251,7 +299,9 @@ def _decide_target(frame: pd.DataFrame, schema: Schema, target: str | None, know
 def _decide_roles(frame: pd.DataFrame, schema: Schema, target: str, known: Mapping[str, Any]) -> tuple[list[Reason], list[Reason]]:
     "Roles of the columns, and hints about others."
     roles, groups = _identifiers(schema, target)
-    hints = []
+    text, hints = tagged_text(frame, target), []
+    if text:
+        roles, groups = _tagging_roles(schema, target, text, groups)
     if groups:
         column = schema.column(groups[0])
         share = (schema.rows - column.missing) / column.unique
@@ -265,7 +315,7 @@ def _decide_roles(frame: pd.DataFrame, schema: Schema, target: str, known: Mappi
         roles.append(Reason("columns.sensitive", sensitive, "by their names; errors are compared between their groups"))
     hints += [Reason("columns.sensitive", sensitive + [q], f"{q} is sensitive too, and has no groups yet") for q in quantities[:1]]
     texts = [n for n in schema.of_kind("text") if n != target]
-    if texts:
+    if texts and not text:
         hints.append(Reason("columns.kinds", {texts[0]: "categorical"}, f"read as text: {', '.join(texts[:5])}"))
     given = {f"columns.{k}": v for k, v in (known.get("columns") or {}).items()}
     roles = [r for r in roles if r.field not in given] + [Reason(k, v, "given") for k, v in given.items() if v]

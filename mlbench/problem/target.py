@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.errors import DataError, ProblemError, did_you_mean
 from ..data.schema import canonical_text
+from .tags import decode_tags, encode_tags, tag_classes
 
 # %% auto #0
 __all__ = ['POSITIVE_WORDS', 'guess_positive', 'class_names', 'Target', 'make_target']
@@ -78,6 +79,8 @@ def _encode_classes(self: Target, series: pd.Series) -> np.ndarray:
 # %% ../../nbs/11_problem.target.ipynb #872fd802
 def _encode(self: Target, series: pd.Series) -> np.ndarray:
     "Class codes as int64, or numbers as float64. Raises `DataError` for missing values, unknown classes and words among numbers."
+    if self.task == "tagging":
+        return encode_tags(series.tolist(), self.classes or [])
     values = _encode_classes(self, series) if self.classes else _encode_numbers(self, series)
     missing = int(np.isnan(values).sum())
     if missing:
@@ -96,7 +99,9 @@ def _labels(self: Target) -> np.ndarray:
 
 
 def _decode(self: Target, codes: np.ndarray) -> np.ndarray:
-    "Classes for codes; numbers stay as they are."
+    "Classes for codes, cells of tags for codes of sentences; numbers stay as they are."
+    if self.task == "tagging":
+        return decode_tags(codes, self.classes or [])
     return _labels(self)[np.asarray(codes, dtype="int64")] if self.classes else np.asarray(codes, dtype="float64")
 
 # %% ../../nbs/11_problem.target.ipynb #2542c761
@@ -105,8 +110,8 @@ class Target:
     "What the numbers of a target mean."
 
     name: str  # the column
-    task: str  # binary, multiclass or regression
-    classes: list[str] | None = None  # in the order of their codes; binary: [negative, positive]
+    task: str  # binary, multiclass, regression or tagging
+    classes: list[str] | None = None  # in the order of their codes; binary: [negative, positive]; tagging: from `tag_classes`
     positive: str | None = None  # of a binary target
     type: str = "str"  # what predictions come out as: bool, int, float or str
     encode = _encode
@@ -148,6 +153,8 @@ def make_target(
     Raises `ProblemError` when the column does not fit the task: no value, one class, more than two under binary, a positive class that does not occur.
     """
     name = str(problem.target)
+    if problem.task == "tagging":
+        return Target(name, "tagging", tag_classes(series))
     if problem.task == "regression":
         return Target(name, "regression", type="float")
     names = class_names(series)

@@ -690,8 +690,10 @@ class Arena:
         "Out-of-fold predictions of a candidate; nan where no fold tests a row."
         fits = self.entries[name].fits
         first = next(iter(fits.values())).output
-        out = np.full((len(self.rows), *first.shape[1:]), np.nan)
+        wide = () if self.y.ndim == 1 else (self.y.shape[1],)  # words of the longest sentence; a fold may have shorter ones alone
+        out = np.full((len(self.rows), *wide, *first.shape[1 + len(wide) :]), np.nan)
         for position in range(self.n_ranked or len(self.folds)):
             if position in fits:
-                out[self.folds[position].test] = fits[position].output
+                test, output = self.folds[position].test, fits[position].output
+                out[test] = np.pad(output, [(0, 0), (0, wide[0] - output.shape[1]), (0, 0)]) if wide else output
         return out

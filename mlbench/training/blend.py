@@ -159,7 +159,7 @@ def _fit_blend(self: Any, frame: pd.DataFrame, y: Any, target: Target) -> Any:
     if not self.recipes:
         raise UsageError("A blend without members cannot be fitted. Give recipes=[recipe(name, kind, params, weight, fits), ...].")
     codes, plan = np.asarray(y), FeaturePlan.from_dict(self.plan)
-    pairs = unpacked_folds(self.folds, codes, bool(target.classes), self.random_state)
+    pairs = unpacked_folds(self.folds, codes, bool(target.classes) and codes.ndim == 1, self.random_state)
     folds = [Fold(i, frame, codes, train, test, plan) for i, (train, test) in enumerate(pairs)]
     with limited_threads(1):
         self.members_ = [_fit_member(given, folds, target, self.random_state) for given in self.recipes]
@@ -190,7 +190,7 @@ class BlendClassifier(ClassifierMixin, _Blend):
     def fit(self, X: pd.DataFrame, y: Any) -> BlendClassifier:
         "Fit all members on raw rows in canonical form; `y` holds class codes 0, 1, ..."
         self.classes_ = np.arange(int(np.max(y)) + 1)
-        task = "binary" if len(self.classes_) == 2 else "multiclass"
+        task = "tagging" if np.ndim(y) == 2 else "binary" if len(self.classes_) == 2 else "multiclass"
         return _fit_blend(self, X, y, Target("target", task, [str(c) for c in self.classes_]))
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:

@@ -111,7 +111,7 @@ def fit_chosen(
         raise UsageError(f"{name!r} is no model that was compared to the end. {did_you_mean(name, [n for n in found.specs if n not in found.failures])}")
     arena, target, readable = found.arena, found.target, found.specs[name].readable
     scores, temperature, notes = found.score(name), 1.0, []
-    if calibrate and target.classes:
+    if calibrate and target.classes and found.y.ndim == 1:
         temperature, why = (1.0, _as_fitted(found, name)) if readable else _temperature(found, name)
         notes.append(why)
     if name != "ensemble" and (not bagged or readable):

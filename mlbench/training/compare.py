@@ -19,6 +19,7 @@ from ..data.schema import Schema
 from ..features.plan import FeaturePlan
 from ..models.registry import ModelSpec
 from ..problem.metrics import evaluate_metric, metric
+from ..problem.tags import best_codes
 from ..problem.target import Target
 from .arena import Arena
 from .intervals import against_best, block_bootstrap, corrected_interval
@@ -89,9 +90,11 @@ def choose(
 # %% ../../nbs/52_training.compare.ipynb #f52eef74
 def _oof_frame(self: Comparison) -> pd.DataFrame:
     "Out-of-fold predictions as a table: `fold`, `truth`, and a column per model (and class)."
-    columns: dict[str, Any] = {"fold": self.fold_of_row, "truth": self.y}
+    columns: dict[str, Any] = {"fold": self.fold_of_row, "truth": self.y if self.y.ndim == 1 else self.target.decode(self.y)}
     for name, output in self.oof.items():
-        if output.ndim == 1:
+        if output.ndim == 3:
+            columns[name] = self.target.decode(best_codes(output))
+        elif output.ndim == 1:
             columns[name] = output
         else:
             columns |= {f"{name}: {c}": output[:, k] for k, c in enumerate(self.target.classes or [])}
@@ -253,6 +256,8 @@ def with_ensemble(
     "Enter the weighted mean of the models into a comparison."
     from mlbench.training.ensemble import guarded_ensemble
 
+    if found.y.ndim == 2:  # taggers stand alone
+        return found
     able = [name for name in found.oof if found.specs[name].family != "baseline"]
     members = {name: found.oof[name] for name in able or found.oof}
     seed, readable = found.arena.seed if found.arena else 0, [n for n in members if found.specs[n].readable]

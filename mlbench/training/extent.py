@@ -88,7 +88,7 @@ def kept_rows(
 ) -> np.ndarray:  # positions, ascending, so that rows stay in the order of time
     "Draw some rows."
     order = np.random.default_rng(seed).permutation(len(y))
-    if classes:
+    if classes and y.ndim == 1:
         first = np.unique(y, return_index=True)[1]
         order = np.concatenate([first, order[~np.isin(order, first)]])
     return np.sort(order[:count])

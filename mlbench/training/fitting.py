@@ -55,8 +55,8 @@ def spread(
     "Probabilities with one column per class of the problem."
     if len(known) == n_classes:
         return probabilities
-    out = np.zeros((len(probabilities), n_classes))
-    out[:, np.asarray(known, dtype=int)] = probabilities
+    out = np.zeros((*probabilities.shape[:-1], n_classes))
+    out[..., np.asarray(known, dtype=int)] = probabilities
     return out
 
 # %% ../../nbs/50_training.fitting.ipynb #b823f1cf
@@ -160,7 +160,7 @@ def limit_rows(
     if most is None or most >= len(y):
         return np.arange(len(y))
     random = np.random.default_rng(seed)
-    if not classes:
+    if not classes or y.ndim > 1:
         return np.sort(random.choice(len(y), most, replace=False))
     parts = [np.flatnonzero(y == code) for code in np.unique(y)]
     sizes = [min(len(p), max(2, round(most * len(p) / len(y)))) for p in parts]

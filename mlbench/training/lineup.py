@@ -72,7 +72,8 @@ def allowed_latency(
 
 def _on_device(spec: ModelSpec, device: str) -> ModelSpec:
     "The same candidate on the device of the problem."
-    return spec if device == "auto" or spec.style != "parts" else replace(spec, params=dict(spec.params) | {"device": device})
+    learns = spec.style == "parts" or spec.style == "sentences" and spec.family != "baseline"
+    return spec if device == "auto" or not learns else replace(spec, params=dict(spec.params) | {"device": device})
 
 # %% ../../nbs/51_training.lineup.ipynb #3157de1e
 def line_up(
@@ -92,7 +93,7 @@ def line_up(
         return [_on_device(spec, device) for spec in candidates(task, wanted, readable)]
     known: dict[str, Any] = {"readable": readable, "kinds": kinds, "latency_ms": latency_ms}
     if task != "regression":
-        found = portfolio(task, len(y), columns, uneven=wants_weights(y, chooser), **known)
+        found = portfolio(task, len(y), columns, uneven=y.ndim == 1 and wants_weights(y, chooser), **known)
     else:
         found = portfolio(task, len(y), columns, skewed=has_long_tail(y), crowded=has_long_tail(-np.asarray(y)), **known)
     return [_on_device(spec, device) for spec in found]

@@ -24,6 +24,7 @@ from ..data.schema import Schema, conform
 from ..features.plan import FeaturePlan, category_positions
 from ..features.records import parts_of
 from ..models.registry import ModelSpec
+from ..problem.tags import best_codes
 from ..problem.target import Target
 from .blend import BlendClassifier, BlendRegressor, recipe
 from .fitting import fit_estimator, limited_threads, output_of
@@ -47,7 +48,8 @@ def _output(
     "What metrics compare with the truth; raises `DataError` listing every column that does not fit."
     rows = self.conform(frame)
     if not len(rows):
-        return np.zeros((0, len(self.target.classes)) if self.target.classes else 0)
+        wide = (0, 1) if self.target.task == "tagging" else (0,)
+        return np.zeros((*wide, len(self.target.classes)) if self.target.classes else 0)
     with limited_threads(0, rows.size):
         return output_of(self.pipeline, rows, len(self.target.classes) if self.target.classes else None)
 
@@ -65,11 +67,13 @@ def _predict_proba(
 def _predict(
     self: Model,
     frame: pd.DataFrame,  # raw rows
-) -> np.ndarray:  # classes as they stand in the data, or values
+) -> np.ndarray:  # classes as they stand in the data, values, or cells of tags
     "Predictions; a binary model says the positive class from `threshold` on, one with several classes what is expected to cost least."
     output = self.output(frame)
     if not self.target.classes:
         return output
+    if output.ndim == 3:
+        return self.target.decode(best_codes(output))
     if len(self.target.classes) == 2:
         codes = (output[:, 1] >= self.threshold).astype(int)
     else:
@@ -279,6 +283,7 @@ def _fit_or_take(pipeline: Any, rows: pd.DataFrame, y: np.ndarray, plan: Feature
 
 
 LIBRARIES = {"lightgbm": "lightgbm", "mlp": "torch", "tabm": "torch", "catboost": "catboost", "xgboost": "xgboost-cpu", "network": "torch", "word_bag": "torch"}
+LIBRARIES |= {"bilstm_crf": "torch", "transformer_crf": "torch"}
 
 
 def versions_of(

@@ -17,6 +17,7 @@ from ..core.errors import UsageError, did_you_mean
 from ..core.plots import GOOD, GRID, MUTED, PALETTE, figure_layout
 from ..core.show import Sentence, number, percent, plural
 from ..problem.metrics import metric
+from ..problem.tags import best_codes, side_by_side
 from .calibration import calibrated, temperature_figure
 from .compare import Comparison
 from .model import Model
@@ -252,6 +253,9 @@ def oof_figure(
         raise UsageError(f"there are no predictions of {model!r}. {did_you_mean(model, list(found.oof))}")
     tested, output, classes = found.fold_of_row > 0, found.oof[model], found.target.classes
     truth = found.y[tested]
+    if truth.ndim == 2:
+        truth, said = side_by_side(truth, best_codes(output[tested]))
+        return _oof_classes(truth, np.eye(len(classes or []))[said], classes or [], model)
     if classes is None:
         return _oof_values(truth, output[tested], found.target.name, model)
     return (_oof_binary if len(classes) == 2 else _oof_classes)(truth, output[tested], classes, model)
@@ -260,10 +264,10 @@ def oof_figure(
 def decision_figures(
     found: Comparison,  # from `cross_validate`
     model: Model,  # from `fit_chosen`
-) -> dict[str, go.Figure]:  # by name; empty for a quantity
+) -> dict[str, go.Figure]:  # by name; empty for a quantity and for tags
     "How the temperature of the probabilities and the threshold, or the answers of least cost, were chosen."
     classes, seen = found.target.classes, found.fold_of_row > 0
-    if classes is None:
+    if classes is None or found.y.ndim == 2:
         return {}
     if model.spec_name not in found.oof:
         raise UsageError(f"{model.spec_name!r} is not in this comparison. {did_you_mean(model.spec_name, list(found.oof))}")
@@ -306,12 +310,18 @@ def choice_sentence(
     return Sentence(found.why if made is None or made.used else f"{found.why} {made.why}")
 
 # %% ../../nbs/55_training.plots.ipynb #28fae062
+def _floor(found: Comparison) -> str:
+    "The model that has to be beaten: one that looks at no column, or in tagging at single words."
+    return "dummy" if found.y.ndim == 1 else "word_tags"
+
+
 def gain_sentence(
     found: Comparison,  # from `cross_validate`
     baseline: str = "dummy",  # the model to compare with
 ) -> Sentence:
     "How much the chosen model gains over a baseline, in the chosen metric."
     name, rows = found.metric, found.leaderboard.set_index("model")
+    baseline = _floor(found) if baseline == "dummy" else baseline
     if baseline not in rows.index or rows.loc[baseline, "error"] or baseline == found.chosen:
         return Sentence(f"`{found.chosen}` reaches {name} {number(float(rows.loc[found.chosen, name]))}; there is no baseline to compare it with.")
     mine, theirs = float(rows.loc[found.chosen, name]), float(rows.loc[baseline, name])
@@ -343,6 +353,8 @@ def tell(
     for note in found.notes:
         more = "constraints.memory_gb" if "memory limit" in note else "constraints.time_budget_s"
         stage.finding("comparison cut short", note, "warning", proposal=f"raise {more}, or name fewer models")
-    if "dummy" in rows.index and not rows.loc["dummy", "error"] and not rows.loc["dummy", "p_value"] <= 0.05:
-        what = f"{found.chosen} cannot be told from a model that looks at no column"
-        stage.finding("no gain", what, "stop", proposal="look for columns that say something about the target")
+    floor = _floor(found)
+    if floor in rows.index and not rows.loc[floor, "error"] and not rows.loc[floor, "p_value"] <= 0.05:
+        words = found.y.ndim == 2
+        what = f"{found.chosen} cannot be told from " + ("the tag that each word mostly has" if words else "a model that looks at no column")
+        stage.finding("no gain", what, "stop", proposal="bring more sentences" if words else "look for columns that say something about the target")

@@ -81,9 +81,9 @@ def best_rule(
     target: Target,  # what the codes mean
     seed: int = 0,  # of every random draw
     n_jobs: int = 0,  # threads; 0 for what pays
-) -> tuple[str, pd.DataFrame]:  # the column, and the rule as a table; "" and an empty table where there is no column to read
+) -> tuple[str, pd.DataFrame]:  # the column, and the rule as a table; "" and an empty table where there is no column to read, and in tagging
     "The best single column as a rule, pictures left out."
     plain = replace(plan, columns=[c for c in plan.columns if c.kind != "image"])
-    if not plain.inputs:
+    if not plain.inputs or y.ndim == 2:
         return "", pd.DataFrame(columns=["rows where", "the rule says"])
     return rule_lines(fit_model(model_spec("one_rule"), plain, frame, y, schema=schema, target=target, seed=seed, n_jobs=n_jobs))

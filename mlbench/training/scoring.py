@@ -160,6 +160,8 @@ def make_scorer(
     "Prepare a metric for many evaluations on the same rows."
     y, found = np.asarray(y), metric(name)
     sign = 1.0 if found.greater_is_better else -1.0
+    if y.ndim == 2:  # tags of sentences
+        return Scorer(name, lambda p: p, lambda v: sign * evaluate_metric(name, y, v))
     if found.needs == "value" and name in OF_VALUES:
         of_values = OF_VALUES[name]
         return Scorer(name, lambda p: np.asarray(p, dtype=float).reshape(-1), lambda v: sign * of_values(y, v))
