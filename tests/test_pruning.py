@@ -174,3 +174,12 @@ def test_rows_of_classes_that_the_fold_did_not_have_are_left_out(fitted):
     more = names.astype(object)
     more[:3] = "other"
     assert list(pruned(model, X, more, "narrow", epochs=1).classes_) == ["bad", "good"]
+
+
+def test_an_estimator_that_was_stored_before_a_setting_was_a_choice(fitted):
+    import copy
+
+    model, X, names = fitted
+    older = copy.copy(model)
+    del older.clip
+    assert pruned(older, X, names, "narrow", epochs=1).pruned_["weights"] > 0

@@ -12,7 +12,23 @@ from mlbench.core.errors import ExportError, UsageError
 from mlbench.deployment import Bundle, proven_onnx, write_bundle
 from mlbench.deployment.graph import Block, Graph
 from mlbench.deployment.rows import Scorer
-from mlbench.deployment.shrinking import AS_IT_IS, WAYS, Variant, made_smaller, pick, reproven, shrunk, single_constants, smaller_file, variants_frame
+from mlbench.deployment.shrinking import (
+    ALL_WAYS,
+    AS_IT_IS,
+    WAYS,
+    Variant,
+    gain_interval,
+    made_smaller,
+    metric_interval,
+    pick,
+    reproven,
+    shrunk,
+    single_constants,
+    smaller_file,
+    steps_between,
+    variants_frame,
+    without_zeros,
+)
 from mlbench.deployment.torchgraph import _entered, network_block
 from mlbench.problem.criteria import parse_criterion
 
@@ -80,6 +96,54 @@ def test_doubles_trees_and_texts_beside_a_network_are_left_alone():
         assert (Scorer(smaller_file(data, way, given))(given) == Scorer(data)(given)).all(), way
 
 
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.95, 0.999])
+@pytest.mark.parametrize(("kind", "parts"), [(Pictures, {"pixels": PIXELS}), (Sentences, {"tokens": TOKENS}), (lambda: Listening("GRU"), {"tokens": TOKENS})])
+def test_zeros_are_left_out_of_the_file_and_no_answer_changes(kind, parts, share):
+    import torch
+
+    network, random = made(kind), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim > 1:
+                weight.mul_(torch.rand(weight.shape, generator=random) > share)
+    data, fed = written(network, **parts)
+    packed = without_zeros(data)
+    assert (Scorer(packed)(fed) == Scorer(data)(fed)).all()
+    assert {p.key for p in onnx.load_from_string(packed).metadata_props} >= {"mlbench.spread"}
+    assert without_zeros(packed) == packed
+    onnx.checker.check_model(onnx.load_from_string(packed))
+
+
+@pytest.mark.parametrize("places", [[], [0], [255], [256], [0, 255], [0, 256, 511], [510, 1021], [999], list(range(40))])
+def test_steps_lead_to_every_number(places):
+    values = np.zeros(1100, np.float32)
+    values[places] = 1.0 + np.arange(len(places))
+    steps, there = steps_between(values)
+    assert steps.dtype == np.uint8 and len(steps) == len(there)
+    back = np.zeros_like(values)
+    back[np.cumsum(steps.astype(int))] = there
+    assert (back == values).all()
+
+
+def test_a_sparse_network_has_a_third_of_its_size():
+    import torch
+
+    layer = torch.nn.Linear(256, 256)
+    with torch.no_grad():
+        layer.weight.mul_(torch.rand(256, 256, generator=torch.Generator().manual_seed(0)) > 0.8)
+
+    class Alone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, parts):
+            return self.layer(parts["table"])
+
+    data, _ = written(Alone().eval(), table=RNG.normal(size=(4, 256)).astype(np.float32))
+    assert len(without_zeros(data)) < 0.34 * len(data)
+
+
 def test_an_unknown_way_is_refused():
     data, fed = written(made(Pictures), pixels=PIXELS)
     with pytest.raises(UsageError, match="way='int4' is unknown"):
@@ -128,6 +192,90 @@ def test_a_student_may_stand_among_the_files(packed):
     variants = shrunk(data, model, frame, "log_loss", ways=(), others={"student": data})
     assert [v.name for v in variants] == [AS_IT_IS, "student"]
     assert variants[1].metric == variants[0].metric
+
+
+@pytest.fixture(scope="module")
+def all_ways(packed):
+    "All ways for the offers."
+    from types import SimpleNamespace
+
+    model, frame, data, parity = packed
+    return made_smaller("auto", data, parity, model, frame, SimpleNamespace(metric="log_loss", criteria=list), seconds=4.0)
+
+
+def test_every_way_that_trains_has_a_model_that_says_what_its_file_says(all_ways, packed):
+    model, frame, data, parity = packed
+    assert not all_ways.failures
+    found = {v.name: v for v in all_ways.variants}
+    assert list(found) == [AS_IT_IS, *ALL_WAYS]
+    for name in ("pruned", "narrow", "student"):
+        v = found[name]
+        assert v.model is not None and v.model is not model
+        assert v.size_mb < found[AS_IT_IS].size_mb, name
+        assert reproven(model, v, parity, frame).passed
+        assert v.gain[1] <= v.gain[0] <= v.gain[2]
+    assert all(found[way].model is None for way in WAYS)
+    assert found["student"].model.spec_name == "student"
+    assert not all_ways.fair and "flatters it" in all_ways.sentence()
+    assert all_ways.model is (all_ways.chosen.model or model)
+    assert (all_ways.note() == "") == (all_ways.chosen.name == AS_IT_IS)
+
+
+def test_a_way_that_fails_is_told_and_the_others_go_on(packed, monkeypatch):
+    from types import SimpleNamespace
+
+    def broken(original, way):
+        raise ExportError("It cannot be\nwritten.")
+
+    model, frame, data, parity = packed
+    monkeypatch.setattr("mlbench.deployment.shrinking.TRAINED", dict.fromkeys(("pruned", "narrow", "student"), broken))
+    problem = SimpleNamespace(metric="log_loss", criteria=list)
+    found = made_smaller("auto", data, parity, model, frame, problem)
+    assert found.failures == dict.fromkeys(("pruned", "narrow", "student"), "ExportError: It cannot be")
+    assert [v.name for v in found.variants] == [AS_IT_IS, *WAYS]
+    assert found.to_frame()[""].tolist()[-1] == "failed: ExportError: It cannot be"
+    assert "`student` failed: ExportError: It cannot be." in found.sentence()
+    with pytest.raises(ExportError, match="It cannot be"):
+        made_smaller("narrow", data, parity, model, frame, problem)
+
+
+def test_a_model_without_networks_is_told_what_is_left_alone():
+    from types import SimpleNamespace
+
+    model, frame = fitted(offers(), "binary", "word_linear", ("photo",))
+    data, parity = proven_onnx(model, frame)
+    problem = SimpleNamespace(metric="log_loss", criteria=list)
+    for way in ("auto", "int8", "narrow", "pruned"):
+        found = made_smaller(way, data, parity, model, frame, problem)
+        assert [v.name for v in found.variants] == [AS_IT_IS], way
+        assert "No network is part of the model (word_linear)" in found.sentence()
+        assert found.chosen.data == data and found.model is model and found.parity is parity
+    found = made_smaller("student", data, parity, model, frame, problem, seconds=3.0)
+    assert [v.name for v in found.variants] == [AS_IT_IS, "student"]
+    assert "handed over as it is" in made_smaller("no", data, parity, model, frame, problem).sentence()
+
+
+@pytest.mark.parametrize(("metric", "worse"), [("accuracy", True), ("log_loss", True), ("brier", True), ("roc_auc", True)])
+def test_a_file_that_is_worse_is_worse_in_every_metric(metric, worse):
+    y = np.array([0, 1] * 60)
+    good = np.clip(np.eye(2)[y] * 0.6 + 0.2 + RNG.normal(0, 0.05, (120, 1)) * [1, -1], 0.01, 0.99)
+    spoilt = np.where(np.arange(120)[:, None] % 3 == 0, good[:, ::-1], good)
+    first, second = metric_interval(metric, y, good), metric_interval(metric, y, spoilt)
+    assert all(v[1] <= v[0] <= v[2] for v in (first, second))
+    assert min(*first, *second) >= 0, "as the metric is written, not with the sign turned"
+    gain = gain_interval(metric, y, spoilt, good)
+    assert gain[1] <= gain[0] <= gain[2] < 0
+    files = [Variant(AS_IT_IS, b"", 4.0, 2.0, first, 0.0), Variant("int8", b"", 1.0, 1.0, second, 0.5, gain)]
+    assert pick(files, [], metric).name == AS_IT_IS
+    assert pick([files[0], files[1]._replace(gain=None)], [], metric).name == AS_IT_IS
+
+
+def test_values_are_compared_the_right_way_round():
+    y = RNG.normal(size=100)
+    near, far = y[:, None] + RNG.normal(0, 0.1, (100, 1)), y[:, None] + RNG.normal(0, 1.0, (100, 1))
+    assert metric_interval("rmse", y, near)[0] < metric_interval("rmse", y, far)[1]
+    assert gain_interval("rmse", y, far, near)[2] < 0 < gain_interval("rmse", y, near, far)[1]
+    assert gain_interval("r2", y, far, near)[2] < 0
 
 
 FIRST = Variant(AS_IT_IS, b"", 4.0, 2.0, (0.30, 0.25, 0.35), 0.0)

@@ -388,8 +388,9 @@ def _tuning(estimator: Any, record: np.ndarray, target: np.ndarray, classes: np.
     "The loop for training on."
     from mlbench.models.deep import _loop_settings, _loss_of
 
-    parts = estimator.parts_
-    settings = _loop_settings(estimator, parts, seed)
+    parts, kind = estimator.parts_, type(estimator)
+    known = {name: getattr(estimator, name) for name in kind().get_params() if hasattr(estimator, name)}  # one stored earlier may lack a setting
+    settings = _loop_settings(kind(**known), parts, seed)
     settings = replace(settings, steps=0, keep=0, learning_rate=settings.learning_rate / 3, schedule="one_cycle", patience=3)
     train, aside = split_held_out(len(target), 0.1, np.random.RandomState(seed), target if classes is not None else None)
     size, device = settings.rows_per_step(len(train)), device_of(settings.device)
