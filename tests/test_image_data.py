@@ -130,7 +130,14 @@ class TestLooking:
         [
             (b"", "it is empty"),
             (b"not a picture at all", "it is none of PNG.*begins with b'not a pictur'"),
-            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is none of"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a drawing in SVG, which has no pixels: draw it as PNG"),
+            (b'<?xml version="1.0"?>\n<!-- made by hand -->\n<svg width="4"/>', "a drawing in SVG"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC format of phones, which is not opened: write it as JPEG"),
+            (b"\0\0\0\x1cftypavif", "AVIF"),
+            (b"%PDF-1.7", "a PDF document"),
+            (b"<!DOCTYPE html><html>", "a web page: the address"),
+            (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+            (bytes(128) + b"DICM", "a DICOM file"),
             (zipped_bomb(), "million pixels|30,000 x 30,000"),
             (zipped_bomb(10_000), "10,000 x 10,000 pixels, and at most 50 million"),
             (png(noise(64, 64, 3))[:3000], "cut off"),
@@ -157,6 +164,18 @@ class TestLooking:
                 bad[rng.integers(len(bad))] ^= int(rng.integers(1, 256))
                 facts = look_at_image(bytes(bad))
                 assert isinstance(facts.problem, str) and facts.bytes == len(bad)
+
+    @pytest.mark.parametrize("at", range(41, 700, 60))
+    def test_a_picture_that_looks_sound_can_be_decoded(self, at):
+        "Pillow gives half a picture after a failure while it was asked for its EXIF."
+        data = bytearray(png(noise(24, 24, 3)))
+        data[at : at + 30] = bytes(30)
+        facts = look_at_image(bytes(data))
+        if facts.problem:
+            with pytest.raises(DataError):
+                decoded(bytes(data), (8, 8, 3))
+        else:
+            assert decoded(bytes(data), (8, 8, 3)).shape == (8, 8, 3)
 
     def test_formats_that_are_not_listed_are_not_opened(self):
         assert look_at_image(png(noise(4, 4, 3), "PPM")).problem.startswith("it is none of")
@@ -189,6 +208,16 @@ class TestDecoding:
         eight = noise(5, 5)
         for kind in ("PNG", "TIFF"):
             assert (decoded(png(eight.astype(np.uint16) * 257, kind), (5, 5, 1))[..., 0] == eight).all()
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+    def test_scans_of_12_and_14_bits_use_the_whole_range(self, kind):
+        eight = noise(9, 9)
+        eight[0, 0] = 255
+        for factor, white in ((4_095 / 255, 4_095), (16_383 / 255, 16_383)):
+            data = png(np.rint(eight * factor).astype(np.uint16), kind)
+            assert np.abs(decoded(data, (9, 9, 1))[..., 0].astype(int) - eight).max() <= 1
+            assert look_at_image(data).white == white
+        assert look_at_image(png(eight, kind)).white == 255
 
     def test_ink_palette_bilevel_transparency_and_grey_become_colour(self):
         red = np.zeros((3, 3, 3), dtype=np.uint8)
@@ -228,6 +257,21 @@ class TestCells:
         cells = ["a.png", tmp_path / "a.png", "no ending", text, f"data:image/png;base64,{text}", f"DATA:image/png;BASE64,{text[:40]}\n{text[40:]}", data]
         assert {image_bytes(c, tmp_path) for c in cells} == {data}
         assert (pixels_of([*cells, noise(4, 4, 3), Image.fromarray(noise(4, 4, 3))], (4, 4, 3), [0, 0, 0], tmp_path) == noise(4, 4, 3)).all()
+
+    def test_paths_of_other_machines(self, tmp_path):
+        (tmp_path / "shots").mkdir()
+        (tmp_path / "shots" / "Ä b.png").write_bytes(png(noise(4, 4, 3)))
+        assert image_bytes("shots\\Ä b.png", tmp_path) == png(noise(4, 4, 3))
+        (tmp_path / "odd\\name.png").write_bytes(png(noise(4, 4, seed=5)))
+        assert image_bytes("odd\\name.png", tmp_path) == png(noise(4, 4, seed=5))
+        for cell, words in [
+            ("shots/ä b.png", "capital letters"),
+            ("C:\\Users\\a.png", "Windows machine"),
+            ("\\\\server\\a.png", "Windows machine"),
+            ("/gone/a.png", "there is no such file$"),
+        ]:
+            with pytest.raises(DataError, match=words):
+                image_bytes(cell, tmp_path)
 
     @pytest.mark.parametrize("cell", ["/etc/passwd", "a.png", "../a.png", "image:" + "0" * 64 + ".png", "file:///a.png"])
     def test_a_service_follows_no_path(self, cell, tmp_path, monkeypatch):
@@ -327,7 +371,7 @@ class TestKeeping:
         (tmp_path / "scan.tiff").write_bytes(png(np.full((2000, 10), 65535, dtype=np.uint16), "TIFF"))
         store = ImageStore.of(tmp_path)
         kept, evidence = keep_images(pd.DataFrame({"p": ["tall.jpg", "film.gif", "scan.tiff"]}), ["p"], tmp_path, store)
-        assert [e["what"] for e in evidence] == ["kept smaller", "first picture alone", "kept smaller"]
+        assert [e["what"] for e in evidence] == ["kept smaller", "first picture alone", "more than 8 bits", "kept smaller"]
         tall, scan = look_at_image(store.bytes_of(kept["p"][0])), look_at_image(store.bytes_of(kept["p"][2]))
         assert (tall.width, tall.height, tall.turned, tall.format) == (512, 1024, False, "JPEG")
         assert (scan.height, scan.mode, scan.format) == (1024, "L", "PNG")

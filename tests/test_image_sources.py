@@ -90,6 +90,14 @@ class TestFolders:
         (tmp_path / "zip" / "animals-main" / "cat" / "loop").symlink_to(tmp_path / "zip")
         assert {p.label for p in places_of(tmp_path / "zip")} == {"cat", "dog"} and len(places_of(tmp_path / "zip")) == 12
 
+    def test_what_is_not_read_and_what_is_empty_is_told(self, tmp_path):
+        folder_of(tmp_path / "pets")
+        for name in ("cat/a.heic", "cat/b.HEIC", "dog/c.svg", "dog/Thumbs.db"):
+            (tmp_path / "pets" / name).write_bytes(b"x")
+        (tmp_path / "pets" / "bird" / "young").mkdir(parents=True)
+        told = {a.what: (a.value, a.why) for a in read_table("pets", base=tmp_path).assumptions}
+        assert told["not read"][0] == "2 .heic, 1 .svg" and "write them as .jpg or .png" in told["not read"][1] and told["no image"][0] == "bird"
+
     def test_options_of_tables_are_refused(self, tmp_path):
         folder_of(tmp_path / "pets")
         for options, words in (({"separator": ";"}, "separator= is for text files"), ({"query": "select 1"}, "query= is for databases")):
@@ -172,6 +180,47 @@ class TestProposals:
         kept = problem.keep_images(frame)
         assert kept.columns == ["image"] and not kept.evidence and len(list((here / "shop/data/images").rglob("*.png"))) == 48
 
+    @pytest.mark.parametrize(
+        ("classes", "tops", "words"),
+        [
+            (("cat",), ("",), "pets has only one class folder with images, cat (12 images), so there is nothing to tell apart"),
+            (("cat",), ("train", "test"), "only one class folder with images, cat (24 images)"),
+            ((".",), ("",), "pets holds 12 images and no class folders, so nothing says what is to be predicted"),
+        ],
+    )
+    def test_new_says_that_there_is_nothing_to_tell_apart(self, here, say, classes, tops, words):
+        folder_of(here / "pets", classes=classes, tops=tops)
+        (here / "pets" / "fish").mkdir()
+        code, out, err = say("new", "shop", "--data", "pets")
+        told = " ".join((out + err).split())
+        assert code == 2 and words in told and "No image was found in fish." in told and "Put the images of" in told
+        assert not (here / "shop").exists()
+
+    def test_new_says_why_no_picture_is_found(self, here, say):
+        folder_of(here / "data" / "deep" / "shots", rows=30)
+        names = [f"{n % 2 and 'dog' or 'cat'}/{n:03}.png" for n in range(30)]
+        rows = pd.DataFrame({"photo": names, "weight": range(30), "sold": ["yes", "no", "no"] * 10})
+
+        def hint(cells) -> str:
+            rows.assign(photo=cells).to_csv(here / "data" / "t.csv", index=False)
+            return " ".join(say("new", "shop", "--data", "data/t.csv", "--target", "sold", "--dry-run")[1].split())
+
+        assert "--images" in hint(names) and "deep/shots" in hint(names)
+        assert "000.png lies at deep/shots/cat/000.png: write the paths of all" in hint([c[4:] for c in names])
+        assert "it is an address, and pictures are not fetched" in hint([f"https://x.org/{c}" for c in names])
+        assert "Windows machine" in hint([f"C:\\me\\{c}" for c in names])
+
+    def test_new_points_out_names_without_ending_and_finds_folders_beside_its_own(self, here, say):
+        folder_of(here / "shots", rows=30, classes=(".",))
+        (here / "labels").mkdir()
+        rows = pd.DataFrame({"photo": [f"{n:03}" for n in range(30)], "weight": np.arange(30) % 7, "sold": ["yes", "no", "no"] * 10})
+        rows.to_csv(here / "names.csv", index=False)
+        told = " ".join(say("new", "shop", "--data", "names.csv", "--target", "sold", "--dry-run")[1].split())
+        assert "column photo: shots/000.png (its cells are names of images without their ending" in told
+        rows.assign(photo=rows["photo"] + ".png").to_csv(here / "labels" / "t.csv", index=False)
+        assert say("new", "shop", "--data", "labels/t.csv", "--target", "sold")[0] == 0
+        assert problem_of(here / "shop").data.images == "../shots"
+
     def test_new_finds_the_folder_of_a_path_column(self, here, say):
         folder_of(here / "data" / "shots", rows=30)
         names = [f"{n % 2 and 'dog' or 'cat'}/{n:03}.png" for n in range(30)]
@@ -214,6 +263,29 @@ class TestProposals:
         assert problem.to_dict()["data"] == {"source": "../t.csv"}
         frame = problem.read().frame
         assert problem.keep_images(frame).frame is frame and not (here / "shop" / "data" / "images").exists()
+
+
+def test_scans_of_different_whites_in_one_column_are_a_warning(tmp_path):
+    from mlbench.problem.problem import Problem
+
+    class Card:
+        def __init__(self):
+            self.told = []
+
+        def finding(self, kind, what, severity="note", evidence=None, proposal=""):
+            self.told.append((kind, severity, evidence, proposal))
+
+    for n, top in enumerate([4_000, 4_000, 60_000, 3_000]):
+        place = tmp_path / "scans" / "ab"[n % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.linspace(0, top, 64).reshape(8, 8).astype(np.uint16)).save(place / f"{n}.png")
+    problem, seen = Problem.from_dict({"name": "x", "task": "binary", "target": "label", "data": "scans"}, base=tmp_path), []
+    for frame in (problem.read().frame, problem.read().frame.iloc[[0, 2, 3]]):
+        card = Card()
+        problem.keep_images(frame.reset_index(drop=True)).tell(card)
+        seen += card.told
+    assert [(kind, severity, evidence["images"]) for kind, severity, evidence, _ in seen] == [("images", "warning", 4), ("images", "note", 3)]
+    assert seen[0][2]["whites"] == {"its white is 4,095": 3, "its white is 65,535": 1} and "same white" in seen[0][3]
 
 
 def test_data_images_that_is_no_folder_is_told(tmp_path):

@@ -67,6 +67,38 @@ class TestFindings:
         assert found.evidence == {"rows": 4, "exact": 2, "groups with different answers": 1}
         assert found.details[0] == {"rows": "0, 60, 61", "copies": 3, "answers": 2} and "columns: {group: COLUMN}" in found.proposal
 
+    def test_copies_that_lost_some_of_their_edges(self, project):
+        def photo(seed: int) -> Image.Image:
+            return Image.fromarray(scene(seed)).resize((80, 80), Image.Resampling.BICUBIC)
+
+        pictures = [photo(k) for k in range(40)]
+        for k, box in enumerate([(1, 1, 80, 80), (0, 0, 76, 80), (4, 4, 76, 76), (5, 0, 80, 75)]):
+            again = io.BytesIO()
+            photo(k).crop(box).save(again, "JPEG", quality=80)
+            pictures.append(Image.open(again))
+        [found] = [f for f in image_findings(table_of(pictures, ["a", "b"] * 22, project)) if f.kind == "repeated images"]
+        assert found.evidence["rows"] == 4 and found.evidence["exact"] == 0
+        assert {d["rows"] for d in found.details} == {"0, 40", "1, 41", "2, 42", "3, 43"}
+
+    def test_copies_with_other_answers_stand_first(self, project):
+        pictures = [scene(k) for k in range(40)] + [scene(0)] * 5 + [scene(1)]
+        [found] = image_findings(table_of(pictures, ["a", "b"] * 20 + ["a"] * 6, project))
+        assert [d["answers"] for d in found.details] == [2, 1] and found.details[1]["copies"] == 6
+
+    def test_pictures_on_both_sides_of_the_split(self, project):
+        from mlbench.eda.images import shared_images
+
+        pictures = [scene(k) for k in range(40)] + [scene(0), scene(1) + 9, scene(2)]
+        frame = table_of(pictures, ["a", "b"] * 20 + ["a", "b", "b"], project).frame
+        frame["split"] = ["train"] * 40 + ["test"] * 3
+        [found] = shared_images(frame, np.array([40, 41, 42]), ["photo"], "y")
+        assert found.evidence == {"rows": 3, "exact": 2, "other answers": 1} and "of them with another y there" in found.what
+        assert shared_images(frame, np.array([20]), ["photo"], "y") == shared_images(frame.drop(columns="photo"), np.array([40]), [], "y") == []
+
+    def test_scans_with_hardly_any_light_are_told(self, project):
+        look = table_of([scene(k) // 8 for k in range(40)], ["a", "b"] * 20, project)
+        assert [f.kind for f in image_findings(look)] == ["dark images"]
+
     def test_files_that_tell_the_answer(self, project):
         pictures = [scene(k, 24 if k % 2 else 30) for k in range(80)]
         [found] = image_findings(table_of(pictures, ["cat", "dog"] * 40, project))

@@ -88,19 +88,21 @@ def _images_of(frame: pd.DataFrame, folder: Path, data: str, images: str | None)
     "For a table with pictures: `images` of the data section, the reason for it, and a hint where no picture is found."
     from mlbench.data.folders import is_image_folder
     from mlbench.data.images import image_columns
-    from mlbench.problem.images import find_root, first_look, places_near
+    from mlbench.problem.images import find_root, first_look, names_of_images, places_near, why_lost
     from mlbench.problem.proposal import Reason
 
     columns, here = image_columns(frame), Path.cwd()
     if not columns:
-        return {}, [], []
+        meant = names_of_images(frame, places_near(data, here)[0]) if "://" not in data and not data.startswith("example:") else None
+        why = "its cells are names of images without their ending, and images are learned from only where cells are paths such as"
+        return {}, [], [Reason(f"column {meant[0]}", meant[1], f"{why} {meant[1]}")] if meant else []
     name, cells = columns[0], frame[columns[0]]
     if "://" not in data and is_image_folder(here / Path(data).expanduser()):
         return {}, [Reason("data.images", name, first_look(cells, here))], []
     places = [here / Path(images).expanduser()] if images else places_near(data, here)
     root, found, tried = find_root(cells, places)
     if root is None and tried:
-        why = f"none of the first {tried} paths of {name} is found from {places[0]}; name the folder from which they start: --images FOLDER"
+        why = f"none of the first {tried} paths of {name} is found from {places[0]}: {why_lost(cells, places[0])}"
         return {}, [], [Reason("data.images", images or "FOLDER", why)]
     if root is None:
         return {}, [Reason("data.images", name, first_look(cells, here))], []
@@ -118,8 +120,10 @@ def plan_project(
 ) -> NewProject:
     "Look at the data and propose a problem; nothing is written. Raises DataError, ProblemError or UsageError."
     from mlbench.data.examples import load_example
+    from mlbench.data.folders import is_image_folder
     from mlbench.data.schema import infer_schema
     from mlbench.data.sources import read_table
+    from mlbench.problem.images import check_classes
     from mlbench.problem.proposal import propose
 
     folder, known = check_free(folder), dict(known or {})
@@ -127,6 +131,8 @@ def plan_project(
         example = load_example(data)
         known, target = _known_of(example, known), target or example.target
     table = read_table(data, **dict(read or {}))
+    if target in (None, "label") and "://" not in data and is_image_folder(Path.cwd() / Path(data).expanduser()):
+        check_classes(table.frame, data, Path.cwd())
     section, reasons, hints = _images_of(table.frame, folder, data, images)
     source = {"source": source_from(folder, data)} | section | dict(read or {})
     proposal = propose(table.frame, infer_schema(table.frame), target, folder.name, source, known)

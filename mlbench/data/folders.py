@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% auto #0
-__all__ = ['IMAGE_NAMES', 'SPLIT_NAMES', 'image_files', 'is_image_folder', 'Place', 'places_of', 'read_image_folder', 'told_of']
+__all__ = ['IMAGE_NAMES', 'OTHER_NAMES', 'SPLIT_NAMES', 'image_files', 'passed_over', 'find_named', 'is_image_folder', 'Place',
+           'places_of', 'read_image_folder', 'told_of']
 
 # %% ../../nbs/09_data.folders.ipynb #ce216a35
 IMAGE_NAMES = re.compile(r"(?i)\.(?:png|jpe?g|gif|bmp|tiff?|webp)$")
@@ -54,6 +56,36 @@ def image_files(
         for name in names:
             if IMAGE_NAMES.search(name):
                 yield name if place == "." else f"{Path(place).as_posix()}/{name}"
+
+# %% ../../nbs/09_data.folders.ipynb #581acafa
+OTHER_NAMES = re.compile(r"(?i)\.(?:heic|heif|avif|svg|jfif|jxl|jp2|j2k|ico|psd|eps|raw|cr2|cr3|nef|arw|dng|orf|ppm|pgm|pbm|tga|dcm)$")
+
+
+def passed_over(
+    folder: Path,  # looked through with all that is below it
+) -> tuple[dict[str, int], list[str]]:  # files that are not opened, by ending, the frequent ones first; folders without a picture in or below them
+    "What a folder holds besides pictures that are read."
+    endings: Counter[str] = Counter()
+    seen, filled = [], set()
+    for place, names in _walk(folder):
+        endings.update(Path(n).suffix.lower() for n in names if OTHER_NAMES.search(n))
+        seen.append(Path(place))
+        if any(IMAGE_NAMES.search(n) for n in names):
+            filled.update((Path(place), *Path(place).parents))
+    empty = [p for p in seen if p not in filled]
+    return dict(endings.most_common()), [p.as_posix() for p in empty if p.parent in filled]
+
+# %% ../../nbs/09_data.folders.ipynb #610c4baf
+def find_named(
+    folder: Path,  # looked through with what is below it
+    name: str,  # of a file, without folders
+    most: int = 2_000,  # folders looked into
+) -> str | None:  # the first such path from there, with forward slashes; None where there is none
+    "Where a file of this name lies."
+    for _, (place, names) in zip(range(most), _walk(folder)):
+        if name in names:
+            return name if place == "." else f"{Path(place).as_posix()}/{name}"
+    return None
 
 # %% ../../nbs/09_data.folders.ipynb #b5dbc921
 _TABLES = re.compile(
@@ -109,6 +141,14 @@ def places_of(
     return found
 
 # %% ../../nbs/09_data.folders.ipynb #bfce06c1
+def _instead(
+    endings: dict[str, int],  # of `passed_over`
+) -> str:  # "" when there is nothing to tell
+    "What lies there in place of pictures."
+    listed = ", ".join(f"{count:,} {ending}" for ending, count in list(endings.items())[:3])
+    return f" that can be opened (it holds {listed}: write them as .jpg or .png)" if endings else ""
+
+
 def read_image_folder(
     path: Path,  # the folder
     name: str | None = None,  # how the folder is called in the cells; None takes `path`
@@ -118,7 +158,8 @@ def read_image_folder(
 
     places = places_of(path)
     if not places:
-        raise DataError(f"the folder {path} holds no picture. Pictures end in .png, .jpg, .gif, .bmp, .tiff or .webp, and lie in one folder for each class.")
+        known = "Pictures end in .png, .jpg, .gif, .bmp, .tiff or .webp, and lie in one folder for each class."
+        raise DataError(f"the folder {path} holds no picture{_instead(passed_over(path)[0])}. {known}")
     start = Path(path if name is None else name).as_posix().rstrip("/")
     columns = {"image": [f"{start}/{p.path}" if start != "." else p.path for p in places]}
     if any(p.label is not None for p in places):
@@ -130,6 +171,7 @@ def read_image_folder(
 # %% ../../nbs/09_data.folders.ipynb #f527466c
 def told_of(
     table: pa.Table,  # of `read_image_folder`
+    folder: Path | None = None,  # that it was read from, to tell of what was not read
 ) -> list[tuple[str, str, str]]:  # what, its value, and why
     "What was assumed about a folder of pictures."
     rows, told = len(table), []
@@ -137,7 +179,8 @@ def told_of(
         label = table["label"]
         classes = label.unique().drop_null().to_pylist()
         shown = ", ".join(sorted(classes)[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
-        told.append(("images", f"{rows:,} in {len(classes)} folders: {shown}", "the name of the folder is the label"))
+        folders = f"{len(classes)} folder{'s' * (len(classes) != 1)}"
+        told.append(("images", f"{rows:,} in {folders}: {shown}", "the name of the folder is the label"))
         if label.null_count:
             told.append(("no label", f"{label.null_count:,} images", "they lie in no folder of a class"))
     else:
@@ -145,4 +188,10 @@ def told_of(
     if "split" in table.column_names:
         counts = {c["values"].as_py(): c["counts"].as_py() for c in table["split"].value_counts()}
         told.append(("split", ", ".join(f"{k} {v:,}" for k, v in sorted(counts.items())), "the folders at the top are called so"))
+    endings, empty = passed_over(folder) if folder is not None else ({}, [])
+    if endings:
+        told.append(("not read", ", ".join(f"{n:,} {e}" for e, n in list(endings.items())[:5]), "these formats are not opened; write them as .jpg or .png"))
+    if empty:
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        told.append(("no image", ", ".join(empty[:5]) + more, "these folders hold none, so they are no classes"))
     return told

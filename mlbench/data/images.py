@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,18 +22,18 @@ import numpy as np
 from ..core.errors import DataError, UsageError
 from ..core.files import atomic_path
 from ..core.settings import cpu_count, settings
-from .folders import IMAGE_NAMES
+from .folders import IMAGE_NAMES, OTHER_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
 # %% auto #0
-__all__ = ['FORMATS', 'MOST_PIXELS', 'MOST_BYTES', 'FITS', 'MOST_SIDE', 'ImageFacts', 'decoded', 'look_at_image', 'is_reference',
-           'ImageStore', 'image_bytes', 'is_missing', 'text_cell', 'pixels_of', 'image_columns', 'rooted',
-           'keep_images', 'evidence_sentence']
+__all__ = ['FORMATS', 'MOST_PIXELS', 'MOST_BYTES', 'WHITES', 'FITS', 'MOST_SIDE', 'SAID', 'ImageFacts', 'decoded',
+           'look_at_image', 'is_reference', 'ImageStore', 'path_of', 'image_bytes', 'is_missing', 'text_cell',
+           'pixels_of', 'image_columns', 'rooted', 'keep_images', 'evidence_sentence']
 
-# %% ../../nbs/09_data.images.ipynb #1fb03005
+# %% ../../nbs/09_data.images.ipynb #e1d44ced
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 MOST_PIXELS, MOST_BYTES = 50_000_000, 50_000_000
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "BMP": "bmp", "GIF": "gif", "TIFF": "tiff", "WEBP": "webp"}
@@ -51,8 +51,29 @@ class ImageFacts(NamedTuple):
     bytes: int  # length of the file
     sha256: str  # of its bytes, 64 hexadecimal digits
     problem: str  # why it cannot be used, ready to stand behind a name; "" when it can
+    white: int = 255  # the number that is seen as white; 0 where darkest and brightest of the picture itself are black and white
 
-# %% ../../nbs/09_data.images.ipynb #408c9c77
+# %% ../../nbs/09_data.images.ipynb #1677c053
+_STRANGERS = (
+    (rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg", "it is a drawing in SVG, which has no pixels: draw it as PNG"),
+    (rb"....ftyp(?:hei|hev|mif|msf)", "it is in the HEIC format of phones, which is not opened: write it as JPEG"),
+    (rb"....ftypavi", "it is in the AVIF format, which is not opened: write it as PNG or JPEG"),
+    (rb"....ftyp", "it is a film in MP4 or MOV: write single pictures of it"),
+    (rb"%PDF", "it is a PDF document: write its pages as PNG"),
+    (rb"(?i)\s*<(?:!doctype html|html)", "it is a web page: the address that it was fetched from did not give the picture"),
+    (rb"version https://git-lfs", "it is a note of Git LFS in place of the picture: fetch it with git lfs pull"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "it is in the JPEG 2000 format, which is not opened: write it as PNG"),
+    (rb".{128}DICM", "it is a DICOM file: write its pictures as PNG, all with the same white"),
+    (rb"8BPS", "it is a Photoshop file: write it as PNG"),
+)
+
+
+def _stranger(data: bytes) -> str:
+    "What a file is that is no picture of the accepted formats."
+    known = next((said for start, said in _STRANGERS if re.match(start, data[:2_000], re.DOTALL)), "")
+    return known or f"it is none of {', '.join(FORMATS)}: it begins with {data[:12]!r}"
+
+# %% ../../nbs/09_data.images.ipynb #f70073e6
 def _head(data: bytes) -> Image.Image:
     "A picture of which the head was read; raises `DataError` with what is wrong."
     from PIL import Image, UnidentifiedImageError
@@ -64,7 +85,7 @@ def _head(data: bytes) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise DataError(f"it is none of {', '.join(FORMATS)}: it begins with {data[:12]!r}") from None
+        raise DataError(_stranger(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"it unfolds to more than {MOST_PIXELS // 1_000_000} million pixels") from None
     except Exception as error:  # decoders raise whatever they meet: SyntaxError, struct.error, ValueError ...
@@ -102,15 +123,29 @@ def _upright(picture: Image.Image) -> Image.Image:
     turn = _turn(picture)
     return picture.transpose(Image.Transpose[_TURNS[turn]]) if turn > 1 else picture
 
-# %% ../../nbs/09_data.images.ipynb #af2d45cc
+# %% ../../nbs/09_data.images.ipynb #3293706e
+WHITES = (4_095, 16_383, 65_535)  # of 12, 14 and 16 bits
+
+
+def _white(picture: Image.Image) -> int:
+    "The number that is seen as white; 0 where a picture is stretched between its own ends."
+    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
+        return 255
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG"):
+        return 0
+    brightest = int(np.asarray(picture).max(initial=0))
+    return next((white for white in WHITES if brightest <= white), WHITES[-1])
+
+# %% ../../nbs/09_data.images.ipynb #c32fbfc1
 def _eight_bits(picture: Image.Image) -> Image.Image:
     "Grey of 16 or 32 bits, or of fractions, as grey of 8 bits."
     from PIL import Image
 
-    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
+    white = _white(picture)
+    if white == 255:
         return picture
     values = np.nan_to_num(np.asarray(picture).astype(np.float64))
-    low, high = (0.0, 65_535.0) if picture.mode != "F" and (picture.mode != "I" or picture.format == "PNG") else (values.min(), values.max())
+    low, high = (0.0, float(white)) if white else (values.min(), values.max())
     return Image.fromarray(np.clip((values - low) / max(high - low, 1e-12) * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
@@ -179,16 +214,16 @@ def look_at_image(
     digest = hashlib.sha256(data).hexdigest()
     try:
         picture = _head(data)
-        turn, kind = _turn(picture), "JPEG" if picture.format == "MPO" else str(picture.format)
-        width, height = picture.size if turn < 5 else picture.size[::-1]
-        mode, problem = picture.mode, ""
     except DataError as error:
         return ImageFacts(0, 0, "", "", 0, False, len(data), digest, str(error))
+    kind, mode, frames, turn, white, problem = "JPEG" if picture.format == "MPO" else str(picture.format), picture.mode, 1, 1, 255, ""
     try:
-        frames = int(getattr(_load(picture), "n_frames", 1))
+        turn, white = _turn(_load(picture)), _white(picture)
+        frames = int(getattr(picture, "n_frames", 1))
     except Exception as error:  # of the pixels (`DataError`), or of the list of frames in a damaged film
-        frames, problem = 1, str(error)
-    return ImageFacts(width, height, mode, kind, frames, turn > 1, len(data), digest, problem)
+        problem = str(error)
+    width, height = picture.size if turn < 5 else picture.size[::-1]
+    return ImageFacts(width, height, mode, kind, frames, turn > 1, len(data), digest, problem, white)
 
 # %% ../../nbs/09_data.images.ipynb #6991cb5f
 _REFERENCE = re.compile(r"image:([0-9a-f]{64})\.(png|jpg|bmp|gif|tiff|webp)")
@@ -297,19 +332,46 @@ def _saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
 
-# %% ../../nbs/09_data.images.ipynb #94189edb
+# %% ../../nbs/09_data.images.ipynb #47de609e
+def path_of(
+    text: str,  # a path as a cell holds it
+    root: Path | None = None,  # where relative paths start; None takes the working directory
+) -> Path:  # the file may or may not be there
+    "The path in a cell, with the separators of this machine."
+    path = (root or Path.cwd()) / Path(text).expanduser()
+    if "\\" not in text or path.exists():
+        return path
+    return (root or Path.cwd()) / Path(text.replace("\\", "/"))
+
+
+@lru_cache(maxsize=8)
+def _small_names(folder: Path) -> frozenset[str]:
+    "The names in a folder, in small letters; looked up once, for a hint."
+    return frozenset(name.name.lower() for name in folder.iterdir())
+
+
+def _absent(text: str, path: Path, root: Path) -> str:
+    "Why there is no file behind a path, in words that are the same for all of the same kind."
+    if re.match(r"[A-Za-z]:[\\/]", text) or text.startswith("\\\\"):
+        return "it is the path of a Windows machine that this one does not have. Write paths as seen from the folder of the table"
+    said = f"there is no such file in {root}" if not Path(text).is_absolute() else "there is no such file"
+    if path.parent.is_dir() and path.name.lower() in _small_names(path.parent):
+        return f"{said} (one differs from the name in capital letters alone)"
+    return said
+
+# %% ../../nbs/09_data.images.ipynb #e84a39bc
 def _from_file(text: str, root: Path | None) -> bytes:
     "The bytes of a file; raises `DataError` when it is not there, is too long, or may not be read."
     if re.match(r"(?i)[a-z][a-z0-9+.-]+://", text):
         raise DataError("it is an address, and pictures are not fetched. Download it first, and name its path")
-    path = (root or Path.cwd()) / Path(text).expanduser()
+    path = path_of(text, root)
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise DataError(f"it has {size / 1e6:,.0f} MB, and at most {MOST_BYTES // 1_000_000} are read")
         return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"there is no such file in {root or Path.cwd()}") from None
+        raise DataError(_absent(text, path, root or Path.cwd())) from None
     except OSError as error:
         raise DataError(f"it cannot be read: {error.strerror or error}") from error
 
@@ -318,7 +380,7 @@ def _looks_like_file(text: str, root: Path | None) -> bool:
     "Whether text is a path: it ends like a picture, or such a file is there."
     if IMAGE_NAMES.search(text):
         return True
-    return len(text) < 1_000 and "\0" not in text and text[:5].lower() != "data:" and ((root or Path.cwd()) / text).is_file()
+    return len(text) < 1_000 and "\0" not in text and text[:5].lower() != "data:" and path_of(text, root).is_file()
 
 # %% ../../nbs/09_data.images.ipynb #5952cd92
 def image_bytes(
@@ -397,7 +459,7 @@ def _key(cell: Any, root: Path | None) -> tuple[Any, ...] | None:
         return None
     if is_reference(cell):
         return (cell,)
-    path = (root or Path.cwd()) / Path(cell).expanduser()
+    path = path_of(str(cell), root)
     facts = path.stat() if path.is_file() else None
     return (str(path), facts.st_mtime_ns, facts.st_size) if facts else None
 
@@ -450,15 +512,20 @@ def pixels_of(
 _CELLS = re.compile(r"(?i)^data:image/[a-z0-9.+-]+;base64,|\.(?:png|jpe?g|gif|bmp|tiff?|webp)$")
 
 
+def _looks_like(cell: Any) -> bool:
+    "Whether a cell looks like a picture, one that cannot be opened included."
+    return isinstance(cell, str) and (_CELLS.search(cell) or OTHER_NAMES.search(cell)) is not None
+
+
 def _holds_images(series: pd.Series) -> bool:
     "Whether all cells of a column look like pictures; few are looked at unless the first ones do."
     if str(series.dtype) not in ("object", "str", "string", "category"):
         return False
-    first = [v for v in series.head(50) if not is_missing(v)]
-    if first and not all(isinstance(v, str) and _CELLS.search(v) for v in first):
+    if not all(_looks_like(v) for v in series.head(50) if not is_missing(v)):
         return False
     rest = series.dropna()
-    return len(rest) > 0 and all(isinstance(v, str) and _CELLS.search(v) for v in rest.iloc[:: max(1, len(rest) // 20_000)])
+    some = list(rest.iloc[:: max(1, len(rest) // 20_000)])
+    return all(map(_looks_like, some)) and 2 * sum(_CELLS.search(v) is not None for v in some) > len(some)
 
 
 def image_columns(
@@ -479,7 +546,7 @@ def rooted(
 
     def whole(cell: Any) -> Any:
         named = isinstance(cell, str) and not is_reference(cell) and cell[:5].lower() != "data:" and "://" not in cell and IMAGE_NAMES.search(cell)
-        return str(base.absolute() / Path(cell).expanduser()) if named else cell
+        return str(path_of(cell, base.absolute())) if named else cell
 
     return frame.assign(**{n: frame[n].map(whole).astype(frame[n].dtype) for n in columns}) if columns else frame
 
@@ -508,6 +575,8 @@ def _keep_one(cell: Any, base: Path, store: ImageStore) -> tuple[str | None, lis
     if facts.problem:
         return None, [("left out", facts.problem)]
     told = [("first picture alone", f"it is a film of {facts.frames} pictures")] if facts.frames > 1 else []
+    if facts.white != 255:
+        told.append(("more than 8 bits", f"its white is {facts.white:,}" if facts.white else "its own darkest and brightest are black and white"))
     if max(facts.width, facts.height) > MOST_SIDE:
         data = _smaller(data)
         told.append(("kept smaller", f"it has {facts.width:,} x {facts.height:,} pixels"))
@@ -539,6 +608,14 @@ def keep_images(
     return (frame.assign(**changed) if changed else frame), evidence
 
 # %% ../../nbs/09_data.images.ipynb #9c02dcd5
+SAID = {
+    "left out": "could not be used and count as missing",
+    "first picture alone": "are films, of which the first picture is seen",
+    "more than 8 bits": "have more than 8 bits, of which models see 8",
+    "kept smaller": f"are kept smaller, with {MOST_SIDE:,} pixels on the longer side",
+}
+
+
 def evidence_sentence(
     evidence: Sequence[Mapping[str, Any]],  # of `keep_images`
     rows: int,  # of the table
@@ -547,8 +624,7 @@ def evidence_sentence(
     from mlbench.core.show import plural
 
     parts = []
-    for what, said in (("left out", "could not be used and count as missing"), ("first picture alone", "are films, of which the first picture is seen"),
-                       ("kept smaller", f"are kept smaller, with {MOST_SIDE:,} pixels on the longer side")):  # fmt: skip
+    for what, said in SAID.items():
         some = [e for e in evidence if e["what"] == what]
         if some:
             first = f" (such as {some[0]['image']} in row {some[0]['row']}: {some[0]['why']})"

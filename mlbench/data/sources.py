@@ -291,7 +291,7 @@ def _read_images(source: str, base: Path, c: _Choices) -> TableRead:
     _check_choices("folder of images", source, c)
     path = base / Path(source).expanduser()
     table = read_image_folder(path, source)
-    told = [Assumption(what, value, why) for what, value, why in told_of(table)]
+    told = [Assumption(what, value, why) for what, value, why in told_of(table, path)]
     frame = table.to_pandas().astype("str")
     if c.text.n_rows is not None and c.text.n_rows < len(frame):
         frame = frame.iloc[[k * len(frame) // c.text.n_rows for k in range(c.text.n_rows)]].reset_index(drop=True)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['SAMPLE', 'BITS', 'ALIKE', 'TELLS', 'MOST_COLUMNS', 'ImageLook', 'difference_hashes', 'near_pairs', 'groups_alike',
-           'image_looks', 'image_findings', 'classes_figure', 'sizes_figure', 'light_figure_of', 'repeated_figure',
-           'image_figures', 'media_figures_of']
+__all__ = ['SAMPLE', 'MOST_COLUMNS', 'BITS', 'ALIKE', 'MOVED', 'SIMPLE', 'TELLS', 'ImageLook', 'difference_hashes', 'near_pairs',
+           'likely_pairs', 'alike_when_moved', 'moved_pairs', 'groups_alike', 'shared_images', 'image_looks',
+           'image_findings', 'classes_figure', 'sizes_figure', 'light_figure_of', 'repeated_figure', 'image_figures',
+           'media_figures_of']
 
 # %% ../../nbs/24_eda.images.ipynb #c64bb4f1
 SAMPLE = 3_000  # different pictures of a column that are looked at
+MOST_COLUMNS = 3  # columns of pictures that are looked at
 
 
 def _facts(cell: Any, root: Path | None) -> ImageFacts:
@@ -101,20 +103,101 @@ def difference_hashes(
     return np.packbits(rises, axis=1).view(np.uint64)[:, 0]
 
 
+def _centred(thumbs: np.ndarray) -> np.ndarray:
+    "Thumbnails as rows of length one around zero, whose products are correlations; zeros for one of a single colour."
+    flat = thumbs.reshape(len(thumbs), int(np.prod(thumbs.shape[1:]))).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat / np.maximum(length, 1e-6) * (length > 1)
+
+
 def near_pairs(
     thumbs: np.ndarray,  # uint8 of shape (pictures, 16, 18)
 ) -> np.ndarray:  # (pairs, 2): numbers of pictures, the smaller one first
     "Pairs of pictures that show the same."
-    hashes, flat = difference_hashes(thumbs), thumbs.reshape(len(thumbs), 288).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1)
-    flat, found = flat / np.maximum(length, 1e-6)[:, None], [np.zeros((0, 2), dtype=np.int64)]
+    hashes, flat = difference_hashes(thumbs), _centred(thumbs)
+    found = [np.zeros((0, 2), dtype=np.int64)]
     for start in range(0, len(hashes), 256):
         near = np.argwhere(np.bitwise_count(hashes[start : start + 256, None] ^ hashes[None]) <= BITS) + [start, 0]
         near = near[near[:, 0] < near[:, 1]]
-        sure = (flat[near[:, 0]] * flat[near[:, 1]]).sum(axis=1) >= ALIKE
-        found.append(near[sure & (length[near] > 1).all(axis=1)])
+        found.append(near[(flat[near[:, 0]] * flat[near[:, 1]]).sum(axis=1) >= ALIKE])
     return np.concatenate(found)
+
+# %% ../../nbs/24_eda.images.ipynb #67be9841
+def likely_pairs(
+    thumbs: np.ndarray,  # uint8 of shape (pictures, 16, 18)
+    most: int = 3_000,  # pairs; those of digits are alike by the million
+) -> np.ndarray:  # (pairs, 2): numbers of pictures, the smaller one first; the most alike at the top
+    "Pairs that may show the same scene, the edges of one cut off."
+    hashes, flat = difference_hashes(thumbs), _centred(thumbs)
+    found, alike = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
+    for start in range(0, len(hashes), 256):
+        like = flat[start : start + 256] @ flat.T
+        near = np.argwhere((like >= 0.6) & (np.bitwise_count(hashes[start : start + 256, None] ^ hashes[None]) <= 2 * BITS))
+        near = near[near[:, 0] + start < near[:, 1]]
+        found.append(near + [start, 0])
+        alike.append(like[near[:, 0], near[:, 1]])
+    return np.concatenate(found)[np.argsort(-np.concatenate(alike), kind="stable")[:most]]
+
+
+def _seen_through(pictures: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "What a window (stretch and shift across, stretch and shift down) shows of each picture, and which places of it lie inside."
+    n = pictures.shape[1]
+    places = np.linspace(-1, 1, n, dtype=np.float32)
+    across, down = (places * (1 + window[:, k, None]) + window[:, k + 1, None] for k in (0, 2))
+    weights = [np.clip(1 - np.abs((np.clip(at, -1, 1)[:, :, None] + 1) * (n - 1) / 2 - np.arange(n, dtype=np.float32)), 0, None) for at in (across, down)]
+    inside = (np.abs(down) <= 1)[:, :, None] & (np.abs(across) <= 1)[:, None]
+    return weights[1] @ pictures @ weights[0].transpose(0, 2, 1), inside.astype(np.float32)
+
+# %% ../../nbs/24_eda.images.ipynb #168206a4
+MOVED, SIMPLE = 0.99, 0.997  # correlation from which on pictures that were laid on each other count as one; among simple drawings
+
+
+def _better_window(first: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    "How a window has to change, (pairs, 4), so that what is seen through it comes nearer to the first pictures."
+    pairs, n = first.shape[:2]
+    places = np.linspace(-1, 1, n, dtype=np.float32)
+    down, across = (np.gradient(seen, axis=axis) * (n - 1) / 2 for axis in (1, 2))
+    rises = np.stack([across * places, across, down * places[:, None], down, seen, np.ones_like(seen)], axis=3) * inside[..., None]
+    rises, apart = rises.reshape(pairs, n * n, 6), ((first - seen) * inside).reshape(pairs, n * n, 1)
+    square = rises.transpose(0, 2, 1) @ rises
+    ridge = (1e-3 * np.trace(square, axis1=1, axis2=2) / 6 + 1e-6)[:, None, None] * np.eye(6, dtype=np.float32)
+    return np.linalg.solve(square + ridge, rises.transpose(0, 2, 1) @ apart)[:, :4, 0]
+
+
+def alike_when_moved(
+    first: np.ndarray,  # (pairs, side, side), of any numbers
+    second: np.ndarray,  # the same
+    steps: int = 5,
+) -> np.ndarray:  # (pairs,) correlations, at most 1
+    "How alike two pictures are at best, when one may be stretched and shifted by up to a tenth of its side."
+    a, b = (np.asarray(x, dtype=np.float32) for x in (first, second))
+    window, best = np.zeros((len(a), 4), dtype=np.float32), np.full(len(a), -1, dtype=np.float32)
+    for _ in range(steps):
+        seen, inside = _seen_through(b, window)
+        share = inside / inside.sum(axis=(1, 2), keepdims=True)
+        one, two = (x - (x * share).sum(axis=(1, 2), keepdims=True) for x in (a, seen))
+        spread = (one**2 * share).sum(axis=(1, 2)) * (two**2 * share).sum(axis=(1, 2))
+        best = np.maximum(best, (one * two * share).sum(axis=(1, 2)) / np.sqrt(spread + 1e-6))
+        window = np.clip(window + np.clip(_better_window(a, seen, inside), -0.08, 0.08), -0.2, 0.2)
+    return best
+
+# %% ../../nbs/24_eda.images.ipynb #81804515
+def moved_pairs(
+    look: ImageLook,
+) -> np.ndarray:  # (pairs, 2): numbers in the order of `sound`
+    "Pairs of pictures that show the same scene, the edges of one cut off."
+    from scipy.ndimage import gaussian_filter1d
+
+    pairs = likely_pairs(look.thumbs)
+    asked = np.unique(pairs)
+    fine = pixels_of([look.cells[i] for i in look.sound[asked]], (28, 28, 1), (0,), look.root, "stretch")[..., 0].astype(np.float32)
+    fine = gaussian_filter1d(gaussian_filter1d(fine, 0.7, axis=1, mode="nearest"), 0.7, axis=2, mode="nearest")
+    at = np.atleast_2d(np.searchsorted(asked, pairs))
+    alike = [alike_when_moved(fine[some[:, 0]], fine[some[:, 1]]) for some in np.array_split(at, max(1, -(-len(at) // 256)))]
+    sure = np.concatenate(alike)
+    simple = ((sure >= MOVED - 0.04) & (sure < MOVED)).sum() > (sure >= MOVED).sum()
+    return pairs[sure >= (SIMPLE if simple else MOVED)]
 
 # %% ../../nbs/24_eda.images.ipynb #01a69e35
 def groups_alike(
@@ -127,7 +210,7 @@ def groups_alike(
     if not len(look.cells):
         return np.zeros(0, dtype=np.int64)
     codes, count = look.codes, int(look.codes.max(initial=-1)) + 1
-    pairs = codes[look.sound[near_pairs(look.thumbs)]]
+    pairs = codes[look.sound[np.concatenate([near_pairs(look.thumbs), moved_pairs(look)])]]
     joined = connected_components(coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(max(count, 1),) * 2), directed=False)[1]
     group = np.where(codes >= 0, joined[codes], -1)
     sizes = np.bincount(group[group >= 0], minlength=1)
@@ -148,6 +231,11 @@ def _odd_images(look: ImageLook) -> Iterator[Finding]:
         what = f"`{look.name}` has no image in {percent(missing)} of the rows; models see a sheet of the mean colour there"
         ask = "Leave such rows out at the source if the image is what counts"
         yield Finding("missing images", what, "note", {"share": round(missing, 4)}, ask, [look.name])
+    dark = float((look.thumbs.max(axis=(1, 2), initial=0) < 48).mean()) if len(look.sound) else 0.0
+    if dark > 0.5:
+        what = f"`{look.name}` is nearly black in {percent(dark)} of its images: nothing in them reaches a fifth of the full light"
+        ask = "Scans of 10 or 12 bits in files of 16 bits look so when they have colours: write them with their full range at the source"
+        yield Finding("dark images", what, "warning", {"share": round(dark, 4)}, ask, [look.name])
     blank = look.sound[look.thumbs.std(axis=(1, 2)) < 2] if len(look.sound) else look.sound
     if len(blank):
         what = f"`{look.name}` has {plural(len(blank), 'image')} of one colour, which show nothing"
@@ -218,16 +306,41 @@ def _repeated(look: ImageLook, y: np.ndarray, classes: bool) -> Iterator[Finding
     share = surplus / len(look.cells)
     what = f"`{look.name}` repeats itself in {plural(surplus, 'row')} ({percent(share)}): {exact:,} exactly, {surplus - exact:,} nearly"
     what += f"; in {plural(differ, 'group')} of copies the answers differ" if differ else ""
-    most = pd.Series(groups[rows]).value_counts().head(10)
+    most = pd.Series(groups[rows]).value_counts()
+    most = most.loc[sorted(most.index, key=lambda g: (classes and split[g] > 1, most[g]), reverse=True)[:10]]
     details = [{"rows": ", ".join(map(str, rows[groups[rows] == g][:6])), "copies": int(n), "answers": int(split[g])} for g, n in most.items()]
     ask = "Take copies out at the source, or name what they share, so that they stay on one side: problem.yaml: columns: {group: COLUMN}"
     evidence = {"rows": surplus, "exact": exact, "groups with different answers": differ}
     yield Finding("repeated images", what, "warning" if share > 0.01 or differ else "note", evidence, ask, [look.name], details)
 
+# %% ../../nbs/24_eda.images.ipynb #e7e22c9b
+def shared_images(
+    frame: pd.DataFrame,  # training and test rows
+    test: np.ndarray,  # positions of the test rows
+    columns: Iterable[str],  # those with pictures
+    target: str,  # its name
+) -> list[Finding]:  # empty where no picture is on both sides
+    "Pictures of test rows that training rows show too, exactly or nearly."
+    second, found = np.isin(np.arange(len(frame)), test), []
+    for name in list(columns)[:MOST_COLUMNS]:
+        look = ImageLook(name, [None if is_missing(c) else c for c in frame[name]])
+        groups, answers = look.alike, frame[target].astype("str").to_numpy()
+        both = np.intersect1d(groups[second & (groups >= 0)], groups[~second & (groups >= 0)])
+        rows = np.flatnonzero(second & np.isin(groups, both))
+        if not len(rows):
+            continue
+        known = {g: set(answers[~second & (groups == g)]) for g in both}
+        exact, other = int(np.isin(look.codes[rows], look.codes[~second]).sum()), sum(answers[i] not in known[groups[i]] for i in rows)
+        what = f"`{name}`: {plural(len(rows), 'test row')} ({percent(len(rows) / second.sum())}) show what training rows show too, "
+        what += f"{exact:,} exactly and {len(rows) - exact:,} nearly"
+        what += f"; {other:,} of them with another {target} there" if other else ""
+        ask = "The test flatters the model: take copies out at the source, or name what they share: problem.yaml: columns: {group: COLUMN}"
+        details = [{"test row": int(i), "training rows": ", ".join(map(str, np.flatnonzero(~second & (groups == groups[i]))[:5]))} for i in rows[:10]]
+        evidence = {"rows": len(rows), "exact": exact, "other answers": int(other)}
+        found.append(Finding("images on both sides", what, "warning", evidence, ask, [name], details))
+    return found
+
 # %% ../../nbs/24_eda.images.ipynb #2042db86
-MOST_COLUMNS = 3  # columns of pictures that are looked at
-
-
 def image_looks(
     look: Look,
 ) -> list[ImageLook]:  # empty for tables without pictures

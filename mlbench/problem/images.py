@@ -5,6 +5,7 @@
 # %% ../../nbs/14_problem.images.ipynb #2d488f49
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..core.errors import DataError
+from ..core.errors import DataError, ProblemError
 from ..core.files import link_or_copy
 from ..core.show import escape, percent, plural
-from ..data.folders import IMAGE_NAMES, image_files, is_image_folder
+from ..data.folders import IMAGE_NAMES, find_named, image_files, is_image_folder, passed_over
 from mlbench.data.images import (
     ImageFacts,
     ImageStore,
@@ -27,6 +28,7 @@ from mlbench.data.images import (
     is_reference,
     keep_images,
     look_at_image,
+    path_of,
 )
 from ..data.places import images_root
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from mlbench.problem.problem import Problem
 
 # %% auto #0
-__all__ = ['KeptImages', 'kept_images', 'find_root', 'places_near', 'first_look', 'reads_folder', 'link_images']
+__all__ = ['KeptImages', 'kept_images', 'find_root', 'places_near', 'why_lost', 'names_of_images', 'check_classes', 'first_look',
+           'reads_folder', 'link_images']
 
 # %% ../../nbs/14_problem.images.ipynb #4f1972d3
 def _severity(lost: int, cells: int) -> str:
@@ -61,17 +64,20 @@ def _tell(self: KeptImages, stage: Any) -> KeptImages:
             what = f"{count:,} of {plural(cells, 'image')} of {name} ({percent(count / cells)}) cannot be used: {first['image']}, {first['why']}"
             evidence = {"images": count, "reasons": dict(why.most_common(5)), "rows": [e["row"] for e in lost if e["column"] == name][:20]}
             stage.finding("unusable images", what, _severity(count, cells), evidence, _proposal(why))
-    for what in ("first picture alone", "kept smaller"):
+    for what in ("first picture alone", "more than 8 bits", "kept smaller"):
         some = [e for e in self.evidence if e["what"] == what]
+        whites = Counter(e["why"] for e in some) if what == "more than 8 bits" else Counter()
         if some:
-            stage.finding("images", evidence_sentence(some, len(self.frame)), "note", {"images": len(some)})
+            ask = "Write all with the same white at the source, or brightness means something else in each" if len(whites) > 1 else ""
+            evidence = {"images": len(some)} | ({"whites": dict(whites.most_common(5))} if whites else {})
+            stage.finding("images", evidence_sentence(some, len(self.frame)), "warning" if ask else "note", evidence, ask)
     return self
 
 # %% ../../nbs/14_problem.images.ipynb #2b6a8596
 def _sentence(self: KeptImages) -> str:
     "What was kept, in one or two sentences."
     if not self.columns:
-        return "No column holds images."
+        return ""
     kept = int(sum(self.frame[n].notna().sum() for n in self.columns))
     different = len(set().union(*(self.frame[n].dropna() for n in self.columns)))
     head = f"{plural(kept, 'image')} of {', '.join(self.columns)} kept in data/images, {different:,} different ones."
@@ -96,6 +102,8 @@ class KeptImages:
         return self.sentence()
 
     def _repr_html_(self) -> str:
+        if not self.columns:
+            return "<span></span>"
         few = f"<p>The first 20 of {len(self.evidence):,}:</p>" if len(self.evidence) > 20 else ""
         return f"<p>{escape(self.sentence())}</p>{few}" + (self.table().head(20).to_html(index=False, border=0) if self.evidence else "")
 
@@ -112,7 +120,7 @@ def kept_images(
     done, evidence = keep_images(frame, columns, root, ImageStore.of(problem.base))
     return KeptImages(done, columns, {n: int(frame[n].notna().sum()) for n in columns}, evidence)
 
-# %% ../../nbs/14_problem.images.ipynb #69b41da4
+# %% ../../nbs/14_problem.images.ipynb #9eb7c2a5
 def find_root(
     cells: Iterable[Any],  # of a column with pictures
     places: Iterable[Path],  # folders to try, the likeliest first
@@ -121,9 +129,14 @@ def find_root(
     "The folder from which the paths of pictures start."
     named = dict.fromkeys(c for c in cells if isinstance(c, str) and IMAGE_NAMES.search(c))
     paths = [c for c in named if not is_reference(c) and not Path(c).is_absolute()][:most]
-    found = {place: sum((place / Path(c).expanduser()).is_file() for c in paths) for place in dict.fromkeys(places)}
+    found = {place: sum(os.path.isfile(path_of(c, place)) for c in paths) for place in dict.fromkeys(places)}
     best = max(found, key=lambda place: found[place], default=None)
     return (best, found[best], len(paths)) if best is not None and found[best] else (None, 0, len(paths))
+
+
+def _folders_in(place: Path) -> list[Path]:
+    "The first 50 folders in a folder, by name; none where it may not be read."
+    return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))[:50] if os.access(place, os.R_OK) else []
 
 
 def places_near(
@@ -132,7 +145,71 @@ def places_near(
 ) -> list[Path]:
     "Folders in which the pictures of a table may lie: its own, the working one, and those beside it."
     home = images_root(source, base)
-    return [home, base, *sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))[:50]]
+    outer = home.absolute().parent
+    return [home, base, *_folders_in(home), outer, *_folders_in(outer)]
+
+# %% ../../nbs/14_problem.images.ipynb #6adabb47
+def why_lost(
+    cells: Iterable[Any],  # of a column with pictures, none of which is found
+    home: Path,  # the folder of the table
+) -> str:  # why, and what to do
+    "Why the pictures of a column are not found."
+    cells = [c for c in cells if isinstance(c, str) and IMAGE_NAMES.search(c)]
+    first = cells[0]
+    try:
+        image_bytes(first, home)
+    except DataError as error:
+        why = str(error)
+    else:
+        return f"{first} is there, the others are not"
+    if "://" in first or "Windows machine" in why:
+        return why
+    path = first.replace("\\", "/").lstrip("./")
+    there = find_named(home, path.rpartition("/")[2])
+    if there is None:
+        return f"{why}; name the folder from which they start: --images FOLDER"
+    start = there[: -len(path) - 1] if there.endswith(f"/{path}") else ""
+    _, found, tried = find_root(cells, [home / start])
+    if start and 2 * found > tried:
+        return f"{path} lies in {start}: --images {home / start}"
+    return f"{first} lies at {there}: write the paths of all as seen from {home}"
+
+# %% ../../nbs/14_problem.images.ipynb #d280165b
+def names_of_images(
+    frame: pd.DataFrame,  # as read
+    home: Path,  # the folder of the table
+) -> tuple[str, str] | None:  # a column, and the path of the picture that its first cell means; None where there is none
+    "The column whose cells are names of pictures without their ending."
+    for place in [home, *_folders_in(home)]:
+        names = os.listdir(place) if os.access(place, os.R_OK) else []
+        stems = {n.rpartition(".")[0]: n for n in names if IMAGE_NAMES.search(n)}
+        for name in frame.columns if len(stems) > 1 else []:
+            cells = {str(c) for c in frame[name].head(20)}
+            if len(cells) > min(9, len(frame) - 1) and cells <= set(stems):
+                return str(name), os.path.relpath(place / stems[str(frame[name].iloc[0])], home)
+    return None
+
+# %% ../../nbs/14_problem.images.ipynb #16f0791a
+def check_classes(
+    frame: pd.DataFrame,  # of a folder of pictures
+    source: str,  # as it was named
+    base: Path,  # where relative paths start
+) -> None:
+    "`ProblemError` when the folders name fewer than two classes, with what was found and what to do."
+    labels = frame["label"].value_counts() if "label" in frame else pd.Series(dtype=int)
+    if len(labels) > 1:
+        return
+    images, place = plural(len(frame), "image"), Path(source).as_posix().rstrip("/")
+    if len(labels):
+        said = f"{place} has only one class folder with images, {labels.index[0]} ({images}), so there is nothing to tell apart. "
+        said += f"Put the images of every other class into a folder beside it, such as {place}/other/1.png."
+    else:
+        said = f"{place} holds {images} and no class folders, so nothing says what is to be predicted. Put the images of each class into a folder "
+        said += f"with its name, such as {place}/cat/1.png; or name a table with their paths and the answers: --data TABLE.csv --images {place}."
+    endings, empty = passed_over(base / Path(source).expanduser())
+    said += f" No image was found in {', '.join(empty[:5])}." if empty else ""
+    said += f" Not read: {', '.join(f'{n:,} {e}' for e, n in list(endings.items())[:5])}; write them as .jpg or .png." if endings else ""
+    raise ProblemError(said)
 
 # %% ../../nbs/14_problem.images.ipynb #cc90dd20
 def first_look(
