@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 
 from mlbench.core.errors import DataError, ExportError, UsageError
 from mlbench.deployment.steps import converted
-from mlbench.models.streams import WordStream, stream_scores
+from mlbench.features.streams import WordStream, stream_scores
 
 TEXTS = ["late again", "fine thanks", "so late", "all fine", "", "😀 fine", "很晚 late", "שלום fine"] * 10
 SAID = ["bad", "good"] * 40
@@ -23,7 +24,8 @@ def test_portions_are_learnt_one_after_the_other_and_what_is_kept_goes_on():
     again = pickle.loads(pickle.dumps(one)).partial_fit(TEXTS, SAID)
     assert one.seen_ == 80 and again.seen_ == 160 and one.classes_.tolist() == ["bad", "good", "never"]
     assert one.predict(["late", "fine"]).tolist() == ["bad", "good"] and one.predict_proba(["x"]).shape == (1, 3)
-    assert np.array_equal(clone(one).partial_fit(TEXTS, SAID, classes=["bad", "good"]).predict_proba(TEXTS), WordStream(10).partial_fit(TEXTS, SAID, ["bad", "good"]).predict_proba(TEXTS))
+    two, three = (model.partial_fit(TEXTS, SAID, ["bad", "good"]) for model in (clone(one), WordStream(10)))
+    assert np.array_equal(two.predict_proba(TEXTS), three.predict_proba(TEXTS))
 
 
 def test_fit_begins_anew_and_an_empty_portion_changes_nothing():
@@ -35,12 +37,15 @@ def test_fit_begins_anew_and_an_empty_portion_changes_nothing():
 
 
 def test_what_is_refused():
-    for wrong, error in ((lambda m: m.partial_fit(["a"], ["b"]), UsageError), (lambda m: m.partial_fit("a", ["b"], ["b", "c"]), DataError),
-                         (lambda m: m.partial_fit(["a"], ["d"], ["b", "c"]), DataError), (lambda m: m.partial_fit(["a"], [], ["b", "c"]), DataError)):  # fmt: skip
+    cases = [
+        (lambda m: m.partial_fit(["a"], ["b"]), UsageError),
+        (lambda m: m.partial_fit("a", ["b"], ["b", "c"]), DataError),
+        (lambda m: m.partial_fit(["a"], ["d"], ["b", "c"]), DataError),
+        (lambda m: m.partial_fit(["a"], [], ["b", "c"]), DataError),
+    ]
+    for wrong, error in cases:
         with pytest.raises(error):
             wrong(WordStream(10))
     model = WordStream(10).fit(TEXTS, SAID)
-    import pandas as pd
-
     with pytest.raises(ExportError, match="word_linear"):
         converted(model.hashed_, pd.DataFrame({"text": TEXTS}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import subprocess
@@ -81,9 +82,8 @@ def test_only_as_many_pieces_as_an_expression_has_room_for():
 
 def test_the_same_pieces_in_another_process():
     pytest.importorskip("tokenizers")
-    ask = "import sys, json; from mlbench.features.subwords import *; print(json.dumps([learn_pieces(json.loads(sys.argv[1]), k, 60) for k in ('bpe', 'wordpiece')]))"
-    import json
-
+    learn = "json.dumps([learn_pieces(json.loads(sys.argv[1]), k, 60) for k in ('bpe', 'wordpiece')])"
+    ask = f"import sys, json; from mlbench.features.subwords import learn_pieces; print({learn})"
     out = subprocess.run([sys.executable, "-c", ask, json.dumps(SAID * 3)], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == [learn_pieces(SAID * 3, kind, 60) for kind in ("bpe", "wordpiece")]
 

@@ -134,6 +134,7 @@ def quiet_environment(
         "GIT_PYTHON_REFRESH": "quiet",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
     }
     return {k: env.get(k, v) for k, v in wanted.items()}
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.plots import BAD, INK, MUTED, PALETTE, figure_layout
-from .blocks import token_steps
 from ..core.show import percent, plural
 from ..data.schema import Schema, conform
+from .blocks import token_steps
 from .patches import EVEN_WHITE, PatchFeatures
 from .plan import FeaturePlan
 from .preview import FittedFeatures
@@ -49,7 +49,8 @@ def words_seen_figure(
 ) -> go.Figure:
     "A few texts, word by word, known or unknown."
     ids = tokens.transform(texts[:, None])
-    unknown, cut = float((ids == 1).sum() / max((ids > 0).sum(), 1)), float(np.mean([len(tokens.pieces(t)) > tokens.length_ for t in texts])) if len(texts) else 0.0
+    unknown = float((ids == 1).sum() / max((ids > 0).sum(), 1))
+    cut = float(np.mean([len(tokens.pieces(t)) > tokens.length_ for t in texts])) if len(texts) else 0.0
     length = (ids > 0).sum(axis=1)
     full = np.flatnonzero(length >= min(np.percentile(length, 50), SHOWN_WORDS)) if len(ids) else np.zeros(0, dtype=int)
     rows = full[np.unique(np.linspace(0, len(full) - 1, min(SHOWN_TEXTS, len(full))).astype(int))] if len(full) else full
@@ -119,7 +120,8 @@ def changed_texts_figure(
             part = torch.from_numpy(row[None].astype(np.int64))
             new = Augment((way,), 2.0, synonyms=alike)({"text": part}, torch.zeros(1), generator)[0]["text"] if way else part
             line = [int(n) for n in new[0][:width] if n]
-            same = {k for block in SequenceMatcher(None, row[row > 0].tolist(), line, False).get_matching_blocks() for k in range(block.b, block.b + block.size)}
+            blocks = SequenceMatcher(None, row[row > 0].tolist(), line, False).get_matching_blocks()
+            same = {k for block in blocks for k in range(block.b, block.b + block.size)}
             lines.append([vocabulary[n] for n in line])
             marks.append([2 if k in same else 1 for k in range(len(line))])
             left.append(way.replace("_", " ") or "as it is")

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,26 +41,13 @@ LOOKED_AT = 10_000  # characters of a text that pieces are learnt from
 _BLANK = "\u2581"  # stands for a blank inside the library
 
 
-@contextmanager
-def _on_one_core() -> Iterator[None]:
-    "The library works on one core, and says nothing about it when a process is forked."
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
 def _trained(kind: str, most: int, words: Mapping[str, int]) -> list[str]:
     "The pieces that the library finds, as it writes them; words with how often they occur."
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     except ImportError as error:
         raise UsageError(f'tokens="{kind}" needs the library tokenizers. Install it with: pip install "mlbench[text]", or write tokens="words".') from error
+    trainer: Any
     settings: dict[str, Any] = {"vocab_size": most, "show_progress": False, "special_tokens": []}
     if kind == "unigram":
         made, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(max_piece_length=LONGEST, **settings)
@@ -73,8 +58,7 @@ def _trained(kind: str, most: int, words: Mapping[str, int]) -> list[str]:
         settings |= {"special_tokens": inside, "vocab_size": most + len(inside)}
         made, trainer = Tokenizer(models.WordPiece()), trainers.WordPieceTrainer(limit_alphabet=LETTERS, **settings)
     made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(_BLANK, "always"), pre_tokenizers.Punctuation("isolated")])
-    with _on_one_core():
-        made.train_from_iterator((word for word, times in sorted(words.items()) for _ in range(times)), trainer)
+    made.train_from_iterator((word for word, times in sorted(words.items()) for _ in range(times)), trainer)
     return [piece for piece, _ in sorted(made.get_vocab().items(), key=lambda pair: pair[1])]
 
 
@@ -162,10 +146,11 @@ def pieces_expression(
 # %% ../../nbs/32_features.subwords.ipynb #58ec28aa
 def _used_first(pieces: Sequence[str], tokens: Mapping[str, float], most: int) -> list[str]:
     "Pieces in the order of their use: letters always, others when they are used twice."
-    table, uses = dict.fromkeys(pieces, 2), Counter[str]()
+    table, uses = dict.fromkeys(pieces, 2), dict.fromkeys(pieces, 0.0)
     for token, times in tokens.items():
         for piece, n in longest_pieces(token[:LOOKED_AT], table, LOOKED_AT):
-            uses[piece] += times * (n > 1)
+            if n > 1:
+                uses[piece] += times
     letters = sorted((p for p in pieces if len(p) == 1), key=lambda p: (-uses[p], p))
     others = sorted((p for p in pieces if len(p) > 1 and uses[p] >= 2), key=lambda p: (-uses[p], p))
     kept = set(affordable([*letters, *others])[: max(most, len(letters))])
@@ -181,7 +166,7 @@ def _fit_pieces(self: Subwords, X: Any, y: Any = None) -> Subwords:
     texts = filled_text(X)[:, 0]
     cut = cut_texts(texts)
     times = np.bincount(cut.row, minlength=cut.counts.shape[0]) @ cut.counts
-    pieces = learn_pieces(texts, self.kind, self.vocabulary) if cut.tokens else []
+    pieces = learn_pieces(texts.tolist(), self.kind, self.vocabulary) if cut.tokens else []
     used = _used_first(pieces, dict(zip(cut.tokens, times.tolist())), self.vocabulary)
     self.table_ = {piece: n for n, piece in enumerate(used, 2)}
     most = self.max_tokens or MOST_TOKENS

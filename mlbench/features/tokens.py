@@ -120,7 +120,20 @@ def learn_length(
         return 1
     return int(min(max_tokens, lengths.max()) if max_tokens else min(np.percentile(lengths, LENGTH_SHARE, method="higher"), MOST_TOKENS))
 
-# %% ../../nbs/32_features.tokens.ipynb #32c1f41e
+# %% ../../nbs/32_features.tokens.ipynb #22bd3509
+def _fit_tokens(self: Tokens, X: Any, y: Any = None) -> Tokens:
+    "Learn the words of the column, and how many of them a row holds."
+    _check_feature_names(self, X, reset=True)
+    self.n_features_in_ = X.shape[1]
+    texts = filled_text(X)[:, 0]
+    self.apart_ = has_no_blanks(texts)
+    cut = cut_texts(texts, self.apart_)
+    self.vocabulary_ = learn_vocabulary(cut, self.vocabulary, self.min_texts)
+    self.table_ = learn_table(cut, self.vocabulary_)
+    self.length_ = learn_length(cut, self.max_tokens)
+    return self
+
+# %% ../../nbs/32_features.tokens.ipynb #1c772015
 class Tokens(TransformerMixin, BaseEstimator):
     """One column of text as ids of its words: 0 nothing, 1 unknown, from 2 on `vocabulary_`.
 
@@ -136,17 +149,7 @@ class Tokens(TransformerMixin, BaseEstimator):
     ):
         self.max_tokens, self.vocabulary, self.min_texts = max_tokens, vocabulary, min_texts
 
-    def fit(self, X: Any, y: Any = None) -> Tokens:
-        "Learn the words of the column, and how many of them a row holds."
-        _check_feature_names(self, X, reset=True)
-        self.n_features_in_ = X.shape[1]
-        texts = filled_text(X)[:, 0]
-        self.apart_ = has_no_blanks(texts)
-        cut = cut_texts(texts, self.apart_)
-        self.vocabulary_ = learn_vocabulary(cut, self.vocabulary, self.min_texts)
-        self.table_ = learn_table(cut, self.vocabulary_)
-        self.length_ = learn_length(cut, self.max_tokens)
-        return self
+    fit = _fit_tokens
 
     def transform(self, X: Any) -> np.ndarray:
         "int32 (rows, `length_`); a missing text is a row of zeros."
