@@ -124,6 +124,8 @@ def test_time_ends_the_training():
     ("X", "y", "words"),
     [
         (["Ann lives"], [["O", "O"]], "each a list of words, and entry 0 is 'Ann lives'"),
+        ([["Ann", None]], [["B-PER", "O"]], "sentence 0 has None"),
+        ([["Ann"], ["in", 3]], [["B-PER"], ["O", "O"]], "sentence 1 has 3"),
         ([["Ann", "lives"]], [["B-PER"]], "sentence 0 has 2 words and 1 tags"),
         ([["Ann"], ["Bob"]], [["B-PER"]], "2 sentences and 1 lists of tags"),
         ([["Ann"], ["Bob"]], [["O"], ["O"]], "two tags to tell apart"),

@@ -38,6 +38,8 @@ def early_warnings(
     seed: int = 0,
 ) -> list[str]:  # sentences; none where nothing is wrong
     "What makes a model look better than it will be."
+    if target.task == "tagging":  # words and tags have no leaks that these searches know
+        return []
     sample = frame.iloc[:: max(1, -(-len(frame) // rows))].reset_index(drop=True)
     if target.classes and len(set(target.encode(sample[target.name]))) < len(target.classes):
         sample = frame  # an even sample without one of the classes says nothing about it

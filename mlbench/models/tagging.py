@@ -24,7 +24,7 @@ from ..problem.spans import span_f1, spans_of
 from ..problem.tags import LOOKS, looks_of, shape_of
 
 # %% auto #0
-__all__ = ['Chain', 'best_tags', 'tag_shares', 'learn_looks', 'numbers_of', 'wave_positions', 'Reader', 'never_made',
+__all__ = ['AT_ONCE', 'Chain', 'best_tags', 'tag_shares', 'learn_looks', 'numbers_of', 'wave_positions', 'Reader', 'never_made',
            'chain_loss', 'checked_sentences', 'hide_words', 'SequenceTagger']
 
 # %% ../../nbs/47_models.tagging.ipynb #4484f6f3
@@ -211,7 +211,10 @@ def checked_sentences(
     bare = next((n for n, s in enumerate(X) if isinstance(s, str) or not hasattr(s, "__len__")), None)
     if bare is not None:
         raise ValueError(f"X is a list of sentences, each a list of words, and entry {bare} is {X[bare]!r}. Write [text.split() for text in texts].")
-    words = [[str(w) for w in s] for s in X]
+    words = [list(s) for s in X]
+    odd = next(((n, w) for n, s in enumerate(words) for w in s if not isinstance(w, str)), None)
+    if odd is not None:
+        raise ValueError(f"Words are texts, and sentence {odd[0]} has {odd[1]!r}. Write str(word) for numbers, and leave out what is missing.")
     if y is None:
         return words, []
     tags = [[str(t) for t in s] for s in y]
@@ -280,6 +283,9 @@ def _network_of(data: bytes) -> tuple[Reader, dict[str, Any]]:
     return network.eval().requires_grad_(False), about
 
 
+AT_ONCE = 20_000  # words that are tagged together at most
+
+
 def _read(tagger: SequenceTagger, X: Any, ask: Callable[..., torch.Tensor], empty: np.ndarray) -> list[np.ndarray]:
     "What `ask` says of each sentence, from chain, emissions and where words are."
     check_is_fitted(tagger, "model_")
@@ -288,8 +294,11 @@ def _read(tagger: SequenceTagger, X: Any, ask: Callable[..., torch.Tensor], empt
     found = [empty] * len(words)
     order = sorted((n for n, s in enumerate(words) if s), key=lambda n: len(words[n]))
     with one_thread():
-        for start in range(0, len(order), 64):
+        start = 0
+        while start < len(order):
             rows = order[start : start + 64]
+            rows = rows[: max(1, AT_ONCE // len(words[rows[-1]]))]  # the last one is the longest
+            start += len(rows)
             parts = {name: torch.from_numpy(p) for name, p in numbers_of([words[n] for n in rows], about["looks"]).items()}
             with torch.no_grad():
                 emissions = network(parts)
