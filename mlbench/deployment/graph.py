@@ -217,7 +217,7 @@ def _full(
 # %% ../../nbs/70_deployment.graph.ipynb #3044c01b
 Converter = Callable[["Graph", Any, "list[Block]"], "list[Block]"]
 CONVERTERS: dict[str, Converter] = {}
-TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels", "parts", "tagging")  # modules that hold converters
+TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels", "parts", "tagging", "readers")  # modules that hold converters
 
 
 def type_key(
@@ -284,6 +284,8 @@ def _declared(
     "How an input or an output stands in the file."
     from onnx import TensorProto, helper
 
+    if kind.startswith("tokens:"):
+        kind, width = "tokens", int(kind.split(":")[1])
     types = {"text": TensorProto.STRING, "tokens": TensorProto.INT64, "pixels": TensorProto.UINT8, "sentence": TensorProto.STRING}
     shape = (3, "words") if kind == "sentence" else shape  # looks of words, of which there are as many as the longest sentence has
     return helper.make_tensor_value_info(name, types.get(kind, TensorProto.DOUBLE), ["rows", *(shape or [width])])
@@ -297,7 +299,7 @@ def _constant_bytes(initializers: Sequence[Any]) -> int:
     return size
 
 # %% ../../nbs/70_deployment.graph.ipynb #2ba12425
-OPSETS = {"": 21, "ai.onnx.ml": 5}  # ONNX 1.16, ONNX Runtime 1.20 and later
+OPSETS = {"": 21, "ai.onnx.ml": 5, "com.microsoft": 1}  # ONNX 1.16, ONNX Runtime 1.20 and later; the third where its operations are used
 IR_VERSION = 10
 
 
@@ -315,8 +317,11 @@ def _build(
     forms = {n: image_form(k).shape for n, k in self.inputs.items()}
     raw = [_declared(n, "pixels" if forms[n] else k, 1, forms[n]) for n, k in self.inputs.items()]
     given = [_declared(n, b.kind, b.width, b.shape) for n, b in outputs.items()]
-    graph = helper.make_graph(nodes, "mlbench", raw, given, self.initializers)
-    opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+    told = [n.output[0] for n in nodes if n.op_type == "Tokenizer"]  # an operation that ONNX does not know
+    texts = [helper.make_tensor_value_info(name, onnx.TensorProto.STRING, None) for name in told]
+    graph = helper.make_graph(nodes, "mlbench", raw, given, self.initializers, value_info=texts)
+    families = {"", "ai.onnx.ml"} | {node.domain for node in nodes}
+    opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items() if domain in families]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="mlbench")
     helper.set_model_props(model, {k: json.dumps(v, sort_keys=True) for k, v in (metadata or {}).items()})
     onnx.checker.check_model(model, full_check=True)
@@ -336,6 +341,7 @@ class Graph:
     steps: list[tuple[str, Any, list[Block]]] = field(default_factory=list)  # what was translated, and to what
     count: int = 0
     spread: int = 0  # numbers that the widest step makes of one row; 0 where no step is wide
+    made_outside: dict[str, dict[str, Any]] = field(default_factory=dict)  # inputs that a service makes of raw columns: how, by name
     watched: bool = False  # whether every step is written alone, so that its output can be looked at
 
     name, node, table = _name, _node, _table

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.errors import ExportError
 from .graph import Block, Graph, ImageForm, converts
-from .steps import DOUBLE, chosen_blocks, text_columns, through
+from .steps import DOUBLE, chosen_blocks, class_answers, cut_at, cut_by, text_columns, through, value_answer
 from .torchgraph import network_block
 
 # %% auto #0
@@ -22,13 +22,28 @@ __all__ = ['image_inputs']
 @converts("mlbench.Tokens")
 def _tokens(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "Ids of the first words: 0 nothing, 1 unknown."
-    length, (block,) = int(step.length_), text_columns(graph, blocks)
-    split = graph.node("StringSplit", graph.node("Reshape", block.tensor, graph.constant([-1])), outputs=2)
-    known = ["", *step.table_]
-    ids = graph.table(split, known, np.array([0, *step.table_.values()], np.int64), 1)
+    (block,) = text_columns(graph, blocks)
+    return _first_ids(graph, step, cut_at(graph, block, getattr(step, "apart_", False)))
+
+
+def _first_ids(graph: Graph, step: Any, split: str) -> list[Block]:
+    "Ids of the first tokens of each row, filled up with zeros."
+    length = int(step.length_)
+    ids = graph.table(split, ["", *step.table_], np.array([0, *step.table_.values()], np.int64), 1)
     longer = graph.node("Pad", ids, graph.constant([0, 0, 0, length]), graph.constant(0))
     graph.spread = max(graph.spread, length)
     return [Block(graph.node("Slice", longer, graph.constant([0]), graph.constant([length]), graph.constant([1])), "tokens", length)]
+
+# %% ../../nbs/71_deployment.parts.ipynb #39d9fdcc
+@converts("mlbench.Subwords")
+def _subwords(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Ids of the first pieces: 0 nothing, 1 unknown letters."
+    from mlbench.features.subwords import pieces_expression
+
+    (block,) = text_columns(graph, blocks)
+    flat = graph.node("Reshape", block.tensor, graph.constant([-1]))
+    small = graph.node("StringNormalizer", flat, case_change_action="LOWER", is_case_sensitive=1, locale="C")
+    return _first_ids(graph, step, cut_by(graph, graph.node("StringConcat", graph.constant([" "]), small), pieces_expression(step.table_)))
 
 # %% ../../nbs/71_deployment.parts.ipynb #68f7678f
 @converts("mlbench.NGrams")
@@ -44,6 +59,14 @@ def _ngrams(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     there = graph.node("Greater", graph.node("TfIdfVectorizer", block.tensor, **lists, **order), graph.single(0))
     graph.spread = max(graph.spread, len(runs))
     return [Block(graph.node("Cast", there, to=DOUBLE), "number", len(runs))]
+
+# %% ../../nbs/71_deployment.parts.ipynb #3ce9d822
+@converts("mlbench.WordStream")
+@converts("mlbench.HashedWords")
+def _hashed(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+    "Refused: there is no operation that hashes."
+    what = f"{graph.where()} hashes words, and ONNX has no operation that does"
+    raise ExportError(f"{what}. Serve it in Python, or learn the words with NGrams, as `word_linear` does.")
 
 # %% ../../nbs/71_deployment.parts.ipynb #da9f0736
 def _steps_with_columns(step: Any, columns: list[str]) -> Iterator[tuple[Any, list[str]]]:
@@ -133,9 +156,13 @@ def _patch_features(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]
     cut = lambda name, axis, a, b: graph.node("Slice", name, graph.constant([a]), graph.constant([b]), graph.constant([axis]))
     rows = [cut(placed, 1, a, b) for a, b in ((0, down // 2), (down // 2, down))]
     quarters = [cut(row, 2, a, b) for row in rows for a, b in ((0, across // 2), (across // 2, across))]
-    sums = graph.node("Concat", *(graph.node("ReduceSum", q, graph.constant([1, 2]), keepdims=0) for q in quarters), axis=1)
+    parts = [graph.node("ReduceSum", q, graph.constant([1, 2]), keepdims=0) for q in quarters]
+    if getattr(step, "mirror", False):  # a pattern and its mirror image on the other side
+        first, second = ([cut(part, 1, a, b) for part in parts] for a, b in ((0, count // 2), (count // 2, count)))
+        parts = [graph.node("Add", first[n], second[n ^ 1]) for n in range(4)]
     graph.spread = max(graph.spread, down * across * max(count, step.side**2 * block.shape[2]))
-    return [Block(graph.node("Div", sums, graph.constant(float(down * across))), "number", 4 * count)]
+    width = 2 * count if getattr(step, "mirror", False) else 4 * count
+    return [Block(graph.node("Div", graph.node("Concat", *parts, axis=1), graph.constant(float(down * across))), "number", width)]
 
 # %% ../../nbs/71_deployment.parts.ipynb #b4aa4817
 @converts("mlbench.Records")
@@ -182,12 +209,10 @@ def _outputs(graph: Graph, step: Any, blocks: list[Block]) -> Block:
 @converts("mlbench.DeepClassifier")
 def _deep_classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "A softmax of the scores, for two classes as well."
-    scores = _outputs(graph, step, blocks)
-    return [Block(graph.node("Softmax", scores.tensor, axis=1), "number", scores.width)]
+    return [class_answers(graph, _outputs(graph, step, blocks))]
 
 
 @converts("mlbench.DeepRegressor")
 def _deep_value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "The value on the scale of the target."
-    scaled = graph.node("Mul", _outputs(graph, step, blocks).tensor, graph.constant(float(step.target_scale_)))
-    return [Block(graph.node("Add", scaled, graph.constant(float(step.target_mean_))), "number")]
+    return [value_answer(graph, step, _outputs(graph, step, blocks))]

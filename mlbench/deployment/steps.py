@@ -14,13 +14,14 @@ from .graph import Block, Graph, converts, image_form
 from .rows import SINGLE_PRECISION
 from ..features.dates import CYCLES, cycle
 from ..features.numbers import LARGEST
+from ..features.text import APART
 from ..problem.tags import looks_in
 
 INT64, DOUBLE = 7, 11  # numbers of these types in ONNX
 
 # %% auto #0
 __all__ = ['INT64', 'DOUBLE', 'NOBODY', 'through', 'chosen_blocks', 'frame_kinds', 'feeds', 'converted', 'text_columns',
-           'calendar', 'word_weights']
+           'calendar', 'cut_at', 'cut_by', 'word_weights', 'class_answers', 'value_answer']
 
 # %% ../../nbs/70_deployment.steps.ipynb #31c593f1
 def through(
@@ -309,6 +310,27 @@ def _counted(graph: Graph, tokens: str, layers: list[Any], words: int) -> str:
     return total
 
 
+def cut_at(
+    graph: Graph,
+    block: Block,  # one column of text
+    apart: bool = False,  # whether letters of scripts without blanks are tokens of their own
+) -> str:  # tensor of texts (rows, most tokens of a row), empty ones at the end
+    "The tokens of a text, as `features.text.words_of` finds them."
+    flat = graph.node("Reshape", block.tensor, graph.constant([-1]))
+    return cut_by(graph, flat, APART.pattern) if apart else graph.node("StringSplit", flat, outputs=2)
+
+
+def cut_by(
+    graph: Graph,
+    flat: str,  # tensor of texts (rows,)
+    expression: str,  # for RE2: from the left, always the longest match
+) -> str:  # as `cut_at`
+    "Everything in a text that matches a regular expression; an empty text is put behind, since the operation forgets its columns where there are no rows."
+    longer = graph.node("Concat", flat, graph.constant([""]), axis=0)
+    cut = graph.node("Tokenizer", longer, domain="com.microsoft", mark=0, mincharnum=1, pad_value="", tokenexp=expression)
+    return graph.node("Slice", cut, graph.constant([0]), graph.constant([-1]), graph.constant([0]))
+
+
 def word_weights(
     graph: Graph,
     step: Any,  # a fitted WordWeights with at least one word
@@ -316,7 +338,7 @@ def word_weights(
 ) -> Block:  # one column per word
     "Counts of known words, weighted, each row of length one."
     words = len(step.vocabulary_)
-    tokens = graph.node("StringSplit", graph.node("Reshape", block.tensor, graph.constant([-1])), outputs=2)
+    tokens = cut_at(graph, block, getattr(step, "apart_", False))
     blank = graph.node("Where", graph.node("Equal", block.tensor, graph.constant("")), graph.constant(""), graph.constant(""))
     counts = _counted(graph, graph.node("Concat", tokens, blank, axis=1), step.layers_, words)
     weights = graph.node("Mul", graph.node("Cast", counts, to=DOUBLE), graph.constant(np.asarray(step.idf_, np.float64)))
@@ -329,3 +351,21 @@ def word_weights(
 def _word_weights(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "One column per known word; none where no word is known."
     return [word_weights(graph, step, block) for block in text_columns(graph, blocks)] if len(step.vocabulary_) else []
+
+# %% ../../nbs/70_deployment.steps.ipynb #1fdea6ba
+def class_answers(
+    graph: Graph,
+    scores: Block,  # one column per class
+) -> Block:  # one column per class, each row sums to 1
+    "A softmax of the scores."
+    return Block(graph.node("Softmax", scores.tensor, axis=1), "number", scores.width)
+
+
+def value_answer(
+    graph: Graph,
+    step: Any,  # a fitted regressor with `target_scale_` and `target_mean_`
+    scaled: Block,  # one column
+) -> Block:  # one column
+    "A value in the unit of the target."
+    stretched = graph.node("Mul", scaled.tensor, graph.constant(float(step.target_scale_)))
+    return Block(graph.node("Add", stretched, graph.constant(float(step.target_mean_))), "number")

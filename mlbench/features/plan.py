@@ -17,14 +17,17 @@ from ..core.files import sha256_text, stable_json
 from ..core.show import percent, plural
 from ..data.schema import Column, Schema
 from mlbench.features.blocks import (
+    MOST_PIECES,
     STYLES,
     TABLE_STYLES,
     category_steps,
     date_steps,
+    is_record,
     mean_steps,
     ngram_steps,
     number_steps,
     patch_steps,
+    piece_steps,
     pixel_steps,
     score_steps,
     span_steps,
@@ -104,7 +107,7 @@ def _steps_in_words(column: Column, options: FeatureOptions, is_time: bool) -> t
     if column.kind == "text":
         score = "score of the words; " if options.text_scores else ""
         short = f"{score}{options.topics} topics (trees); weights of up to {options.max_words} words (linear)"
-        return f"{short}; {_runs(options)} of up to {options.vocabulary:,} words (words), and their ids in order (networks)", "free text"
+        return f"{short}; {_runs(options)} of {_units(options)} (words), and their ids in order (networks)", "free text"
     if column.kind == "image":
         return _image_in_words(options, "pixels, all images brought to one size"), "an image"
     what = plural(column.unique, "category", "categories") + (", missing is one more" if column.missing else "")
@@ -114,6 +117,13 @@ def _steps_in_words(column: Column, options: FeatureOptions, is_time: bool) -> t
     words = "; score of its words" if _worded(column) and options.text_scores else ""
     what += f", too many for codes alone (encode_above = {options.encode_above})"
     return f"{code}mean of the target and rows per category (trees); columns of frequent categories and mean of the target (linear){words}", what
+
+
+def _units(options: FeatureOptions) -> str:
+    "What a text is read in, where it is read whole."
+    if options.tokens == "words":
+        return f"up to {options.vocabulary:,} words"
+    return f"up to {min(options.vocabulary, MOST_PIECES):,} pieces of words ({options.tokens})"
 
 
 def _runs(options: FeatureOptions) -> str:
@@ -165,7 +175,7 @@ def _with_shape(column: FeatureColumn, frame: pd.DataFrame, options: FeatureOpti
     steps = _image_in_words(options, f"{width} x {height} pixels, {'grey' if channels == 1 else 'in colour'}")
     return replace(column, shape=tuple(seen.shape_), fill=tuple(seen.fill_), steps=steps)
 
-# %% ../../nbs/34_features.plan.ipynb #00b299f3
+# %% ../../nbs/34_features.plan.ipynb #2d05404e
 TAGGED = "its words in order: each in lower case, by its last three letters and by its shape"
 
 
@@ -194,7 +204,9 @@ def _word_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str
     "The parts for words: texts, and categories of several words; one column each."
     options, texts, form = plan.options, plan.of_kind("text"), _form(style)
     worded = [c.name for c in plan.columns if c.use and c.worded]
-    if style in ("parts", "words"):
+    if style.startswith("pieces "):
+        blocks = [(f"pieces_{i}", piece_steps(style), [n]) for i, n in enumerate(texts)]
+    elif style in ("parts", "words"):
         name, steps = ("tokens", token_steps) if style == "parts" else ("ngrams", ngram_steps)
         blocks = [(f"{name}_{i}", steps(options), [n]) for i, n in enumerate(texts)]
     else:
@@ -207,7 +219,7 @@ def _word_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str
 def _image_blocks(plan: FeaturePlan, style: str) -> list[tuple[str, Any, list[str]]]:
     "The parts for images, one column each."
     images = [c for c in plan.columns if c.use and c.kind == "image"]
-    if style == "parts":
+    if is_record(style):
         return [(f"pixels_{i}", pixel_steps(plan.options, c.shape, c.fill), [c.name]) for i, c in enumerate(images)]
     blocks = [(f"patches_{i}", patch_steps(_form(style), plan.options, c.shape, c.fill), [c.name]) for i, c in enumerate(images)]
     return [b for b in blocks if b[1] is not None]
@@ -238,7 +250,7 @@ def _transformer(
 
     if style == "sentences" and self.task == "tagging":
         return ColumnTransformer([("sentences", Sentences(), self.inputs)], verbose_feature_names_out=False)
-    if style not in STYLES:
+    if style not in STYLES and not style.startswith("pieces "):
         raise UsageError(f"{style!r} is no style of features. {did_you_mean(style, STYLES)}")
     form, wide = _form(style), self.is_sparse(style)
     spans = self.of_kind("date")
@@ -254,7 +266,7 @@ def _transformer(
         *_image_blocks(self, style),
     ]
     blocks = [b for b in blocks if b[2]]
-    if style == "parts":
+    if is_record(style):
         return Records(sorted(blocks, key=lambda b: kind_of(b[0]) != "table"))
     return ColumnTransformer(blocks, remainder="drop", sparse_threshold=(1.0 if style == "words" else 0.3) if wide else 0.0, verbose_feature_names_out=False)
 
@@ -315,13 +327,13 @@ def _plan_from_dict(cls: type[FeaturePlan], record: dict[str, Any]) -> FeaturePl
     return cls(columns, options, record.get("time"), record.get("target"), record.get("task"))
 
 # %% ../../nbs/34_features.plan.ipynb #ad5e98c8
-_ABOUT = {"text": ("max_tokens", "vocabulary", "ngrams"), "image": ("image_size", "grey", "patches")}
+_ABOUT = {"text": ("tokens", "max_tokens", "vocabulary", "ngrams"), "image": ("image_size", "grey", "patches")}
 
 
 def _felt(self: FeaturePlan) -> dict[str, Any]:
     "The choices that say something about the columns of this plan."
     idle = {name for kind, names in _ABOUT.items() if not self.of_kind(kind) for name in names}
-    return {k: v for k, v in asdict(self.options).items() if k not in idle}
+    return {k: v for k, v in asdict(self.options).items() if k not in idle and (k, v) != ("tokens", "words")}
 
 # %% ../../nbs/34_features.plan.ipynb #cdd8657f
 @dataclass
