@@ -15,7 +15,7 @@ from ..core.errors import ExportError
 from ..core.files import sha256_text, stable_json
 from .graph import Block, Graph, converts
 from .parts import image_inputs
-from .steps import INT64  # and with it the converters of all steps before the estimator
+from .steps import INT64, class_answers, value_answer  # and with them the converters of all steps before the estimator
 
 # %% auto #0
 __all__ = ['probabilities', 'linear', 'all_classes', 'pipeline_to_onnx', 'schema_hash', 'input_kinds', 'to_onnx']
@@ -27,7 +27,7 @@ def probabilities(
 ) -> Block:  # one column per class
     "Scores on the scale of log odds as probabilities."
     if score.width > 1:
-        return Block(graph.node("Softmax", score.tensor, axis=1), "number", score.width)
+        return class_answers(graph, score)
     second = graph.node("Sigmoid", score.tensor)
     first = graph.node("Sub", graph.constant(1.0), second)
     return Block(graph.node("Concat", first, second, axis=1), "number", 2)
@@ -100,16 +100,13 @@ def _perceptron(graph: Graph, step: Any, blocks: list[Block]) -> Block:
 @converts("mlbench.TorchMLPClassifier")
 def _perceptron_classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "A softmax over the last layer, for two classes as well."
-    last = _perceptron(graph, step, blocks)
-    return [Block(graph.node("Softmax", last.tensor, axis=1), "number", last.width)]
+    return [class_answers(graph, _perceptron(graph, step, blocks))]
 
 
 @converts("mlbench.TorchMLPRegressor")
 def _perceptron_value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "The last layer, back on the scale of the target."
-    last = _perceptron(graph, step, blocks)
-    scaled = graph.node("Mul", last.tensor, graph.constant(float(step.target_scale_)))
-    return [Block(graph.node("Add", scaled, graph.constant(float(step.target_mean_))), "number")]
+    return [value_answer(graph, step, _perceptron(graph, step, blocks))]
 
 # %% ../../nbs/70_deployment.onnx.ipynb #bec19487
 def all_classes(
@@ -157,6 +154,7 @@ def pipeline_to_onnx(
     if watch:
         outputs |= {f"{n}: {where}": graph.join(given) for n, (where, _, given) in enumerate(graph.steps) if _watchable(given, inputs)}
     record = {"inputs": dict(inputs), "classes": classes, "schema_sha256": schema_hash(inputs), "spread": graph.spread}
+    record |= {"made_outside": graph.made_outside} if graph.made_outside else {}
     return graph.build(outputs, {f"mlbench.{k}": v for k, v in record.items()})
 
 # %% ../../nbs/70_deployment.onnx.ipynb #c9f62e6b
