@@ -1,4 +1,7 @@
-"""Checkpoints through the chain: candidates on folds, a blend, a stored model, a file, a bundle and a service. The checkpoints are made here, and nothing is fetched."""
+"""Checkpoints through the chain: candidates on folds, a blend, a stored model, a file, a bundle and a service.
+
+The checkpoints are made here, and nothing is fetched.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from mlbench.models.transfer import TransferClassifier, TransferNet
 from mlbench.training.arena import Arena
 from mlbench.training.blend import assembled
 from mlbench.training.lineup import from_checkpoint
-from mlbench.training.model import Model, fit_model
+from mlbench.training.model import Model
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = ["fine", "dull", "film", "the", "plot", "actors", "great", "boring"]

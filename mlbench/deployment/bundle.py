@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mlbench.deployment.parity import Parity
 
 # %% auto #0
-__all__ = ['SERVICE_PACKAGES', 'IMAGE_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'MEANINGS', 'image_uri', 'fields_of',
-           'check_name', 'safe_name', 'as_sent', 'write_bundle', 'check_hashes', 'has_external_data', 'labels_of',
-           'Bundle', 'size_text', 'contents']
+__all__ = ['SERVICE_PACKAGES', 'IMAGE_PACKAGES', 'TEXT_PACKAGES', 'REFERENCE_ROWS', 'NOT_LISTED', 'MEANINGS', 'image_uri',
+           'fields_of', 'check_name', 'safe_name', 'as_sent', 'write_bundle', 'check_hashes', 'has_external_data',
+           'labels_of', 'Bundle', 'size_text', 'contents']
 
 # %% ../../nbs/70_deployment.bundle.ipynb #dcde1b0a
 def image_uri(
@@ -76,6 +76,7 @@ def fields_of(
 # %% ../../nbs/70_deployment.bundle.ipynb #5c784ca4
 SERVICE_PACKAGES = ("numpy", "onnxruntime", "msgspec", "uvicorn", "httptools")
 IMAGE_PACKAGES = ("pillow",)  # where a field is an image
+TEXT_PACKAGES = ("tokenizers",)  # where a checkpoint reads a text
 
 
 def check_name(
@@ -94,11 +95,11 @@ def safe_name(
     return check_name(re.sub(r"[^A-Za-z0-9_.\-]+", "-", text).strip("-._")[:100] or "model")
 
 
-def _requirements(fields: Sequence[Field] = ()) -> str:
+def _requirements(fields: Sequence[Field] = (), pieces: Sequence[Any] = ()) -> str:
     "The packages of the service with the versions that are installed here."
     from importlib.metadata import version
 
-    names = SERVICE_PACKAGES + (IMAGE_PACKAGES if any(f.type == "image" for f in fields) else ())
+    names = SERVICE_PACKAGES + (IMAGE_PACKAGES if any(f.type == "image" for f in fields) else ()) + (TEXT_PACKAGES if pieces else ())
     return "".join(f"{name}=={version(name)}\n" for name in names)
 
 # %% ../../nbs/70_deployment.bundle.ipynb #0541d726
@@ -182,7 +183,9 @@ def _bundle_record(
     model: Any, parity: Parity, fields: Sequence[Field], frame: pd.DataFrame, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     "The content of bundle.json."
-    target = model.target
+    from mlbench.deployment.readers import pieces_of
+
+    target, pieces = model.target, pieces_of(model.pipeline)
     summary = {k: v for k, v in parity.to_dict().items() if k not in ("changes", "worst")}
     return {
         "format": 1,
@@ -202,7 +205,7 @@ def _bundle_record(
         "verdicts": plain(list(given["verdicts"])),
         "parity": summary,
         "made_from": dict(given["made_from"]),
-    }
+    } | ({"pieces": pieces} if pieces else {})
 
 # %% ../../nbs/70_deployment.bundle.ipynb #34f02562
 def _example(frame: pd.DataFrame, fields: Sequence[Field]) -> dict[str, Any]:
@@ -290,7 +293,8 @@ def write_bundle(
     (folder / "model.onnx").write_bytes(data)
     model.save(folder / "native")
     _reference(model, frame, fields).to_parquet(folder / "reference.parquet")
-    texts = {"card.md": card or f"# {name}\n", "requirements.txt": _requirements(fields), "Dockerfile": _dockerfile(), "MLmodel": _mlmodel()}
+    needs = _requirements(fields, record.get("pieces", ()))
+    texts = {"card.md": card or f"# {name}\n", "requirements.txt": needs, "Dockerfile": _dockerfile(), "MLmodel": _mlmodel()}
     for file, text in (texts | {"runbook.md": _runbook(record)}).items():
         write_text(folder / file, text)
     for file, value in {"bundle.json": record, "parity.json": parity.to_dict(), "example.json": example}.items():

@@ -204,7 +204,7 @@ def _record(expected: np.ndarray, got: np.ndarray, labels: pd.DataFrame, classes
 
 # %% ../../nbs/70_deployment.parity.ipynb #31ef5da7
 SINGLE = ("XGB", "XGBoostTrees")  # estimators that add up in single precision
-NETWORKS = ("Deep", "TagNetwork")  # those that calculate in it throughout
+NETWORKS = ("Deep", "TagNetwork", "Transfer")  # those that calculate in it throughout
 NETWORK_ROWS, IMAGE_ROWS = 300, 100  # real rows that are compared at most where a network, or an image, is among the parts
 
 
@@ -312,7 +312,7 @@ def first_difference(
     "The first step whose output in the graph is another one."
     scorer, kinds = Scorer(data), input_kinds(model)
     watched = {name.split(": ", 1)[1]: name for name in scorer.outputs[1:]}
-    outputs = dict(zip(scorer.outputs, scorer.session.run(None, feeds(frame, kinds))))
+    outputs = dict(zip(scorer.outputs, scorer.session.run(None, scorer.completed(feeds(frame, kinds)))))
     for where, expected in _native_steps(model.pipeline, frame, type(model.pipeline).__name__, list(kinds)):
         if where in watched:
             expected = np.asarray(expected.toarray() if hasattr(expected, "toarray") else expected, np.float64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -199,7 +200,7 @@ def _read_images(values: Any, field: Field, mistakes: list[tuple[int | None, str
                 mistakes.append((row, field.name, str(error)))
     return read
 
-# %% ../../nbs/70_deployment.rows.ipynb #33eda2a6
+# %% ../../nbs/70_deployment.rows.ipynb #f7a1ab24
 MOST_WORDS = 1_000  # of a sentence in a request
 
 
@@ -334,12 +335,24 @@ class Scorer:
         self.width = int(self.session.get_outputs()[0].shape[-1])
         spread = int(self.session.get_modelmeta().custom_metadata_map.get("mlbench.spread", 0))
         self.chunk = min(CHUNK, max(LEAST, CELLS // max(spread, 1)))
+        self.made_outside = json.loads(self.session.get_modelmeta().custom_metadata_map.get("mlbench.made_outside", "{}"))
+
+    def completed(
+        self,
+        given: Mapping[str, np.ndarray],  # from `read_rows`
+    ) -> dict[str, np.ndarray]:  # the same, with the inputs that are made of raw columns
+        "All inputs of the file: texts are cut here by tokenisers that it names."
+        from mlbench.data.pieces import piece_ids
+
+        cut = lambda how: piece_ids(list(given[how["column"]][:, 0]), how["tokenizer"], how["length"]).astype(np.int64)
+        return dict(given) | {name: cut(how) for name, how in self.made_outside.items() if name not in given}
 
     def __call__(
         self,
         given: Mapping[str, np.ndarray],  # from `read_rows`
     ) -> np.ndarray:  # (rows, classes) of probabilities, or (rows, 1) of predictions
         "Score a table."
+        given = self.completed(given) if self.made_outside else given
         first = next(iter(given.values()))
         rows, words = len(first), first.shape[2] if first.ndim == 3 and first.dtype == object else 1  # of sentences fewer, the longer they are
         chunk = self.chunk if words == 1 else max(1, self.chunk // words)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
-__all__ = ['LINEAR', 'QUESTIONS', 'READING', 'LOOKING', 'Explanation', 'shap_values', 'importance_figure', 'swarm_figure',
-           'permutation_importance', 'permutation_figure']
+__all__ = ['LINEAR', 'QUESTIONS', 'READING', 'LOOKING', 'FOREIGN', 'Explanation', 'shap_values', 'importance_figure',
+           'swarm_figure', 'permutation_importance', 'permutation_figure']
 
 # %% ../../nbs/63_evaluation.explain.ipynb #cf6ac083
 @dataclass
@@ -141,7 +141,7 @@ def _answerer(evaluation: Evaluation) -> Callable[[pd.DataFrame], np.ndarray]:
 
 # %% ../../nbs/63_evaluation.explain.ipynb #e32245b2
 QUESTIONS = 15_000  # rows that a blend is asked about for one figure
-READING, LOOKING = 6_000, 1_500  # the same where networks take part, and where there are pictures
+READING, LOOKING, FOREIGN = 6_000, 1_500, 600  # the same where networks take part, where there are pictures, and where one was trained elsewhere
 
 
 def _whole_columns(model: Any) -> bool:
@@ -155,6 +155,8 @@ def _questions(model: Any) -> int:
     if model.plan.of_kind("image"):
         return LOOKING
     styles = {m["style"] for m in model.pipeline.members_} if hasattr(model.pipeline, "members_") else set()
+    if any("checkpoint" in m["name"] for m in getattr(model.pipeline, "members_", [])):
+        return min(FOREIGN, LOOKING)
     return READING if "parts" in styles or (not styles and hasattr(model.features, "parts_")) else QUESTIONS
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TASKS', 'TAGGING', 'PATCH_C', 'PATCH_ALPHA', 'SMALL', 'MIDDLE', 'PLAIN', 'OTHERS', 'TEXT', 'IMAGE', 'BAYES_WORDS',
            'MEDIA', 'TAGGERS', 'MODELS', 'CLASSES', 'ROUNDS_ALLOWED', 'TABREPO', 'TABARENA', 'SECONDS', 'KINDS',
-           'WEIGHABLE', 'UNWEIGHED', 'WAYS', 'USUAL', 'ORDER', 'READABLE_ORDER', 'LOG_SCALE', 'WEIGHED', 'TEXT_ORDER',
-           'IMAGE_ORDER', 'MIXED_ORDER', 'QUICK_MS', 'Setting', 'ModelSpec', 'portfolio_spec', 'Way', 'in_way',
-           'model_spec', 'candidates', 'portfolio']
+           'ELSEWHERE', 'CHECKPOINTS', 'WEIGHABLE', 'UNWEIGHED', 'WAYS', 'USUAL', 'ORDER', 'READABLE_ORDER',
+           'LOG_SCALE', 'WEIGHED', 'TEXT_ORDER', 'IMAGE_ORDER', 'MIXED_ORDER', 'QUICK_MS', 'Setting', 'ModelSpec',
+           'checkpoint_specs', 'portfolio_spec', 'Way', 'in_way', 'model_spec', 'candidates', 'portfolio']
 
 # %% ../../nbs/48_models.registry.ipynb #28393f90
 TASKS = ("binary", "multiclass", "regression")
@@ -95,7 +95,9 @@ class ModelSpec:
         **fields: Any,  # other fields to replace, such as scale
     ) -> ModelSpec:  # with `base` set to the kind
         "The same kind of model with other settings."
-        return replace(self, name=name, params=dict(self.params) | dict(params), why=why or self.why, base=self.base or self.name, **fields)
+        made = replace(self, name=name, params=dict(self.params) | dict(params), why=why or self.why, base=self.base or self.name, **fields)
+        named = made.style.startswith("pieces ") and made.params.get("checkpoint")
+        return replace(made, style=f"pieces {made.params.get('max_tokens', 128)} {named}") if named else made
 
 # %% ../../nbs/48_models.registry.ipynb #8fe01beb
 def _dummy(given: Setting) -> Any:
@@ -252,7 +254,7 @@ def _word_bag(given: Setting) -> Any:
     "The mean of what each word stands for."
     return _network(given, "bag")
 
-# %% ../../nbs/48_models.registry.ipynb #635af4d9
+# %% ../../nbs/48_models.registry.ipynb #c3bb0ad9
 def _word_tags(given: Setting) -> Any:
     "The tag that a word mostly had."
     from mlbench.models.taggers import WordTags
@@ -407,6 +409,34 @@ SECONDS: dict[str, _Second] = {
 KINDS = {s.name: s for s in MODELS}
 
 
+def _transfer(given: Setting) -> Any:
+    "A network that was trained elsewhere."
+    from mlbench.models.transfer import TransferClassifier, TransferRegressor
+
+    kind = TransferRegressor if given.task == "regression" else TransferClassifier
+    return given.made(kind, parts=given.parts, device=given.device, random_state=given.seed)
+
+
+ELSEWHERE = "a network that was trained elsewhere, thawed block by block"
+CHECKPOINTS = {
+    "text": ModelSpec("text_checkpoint", "neural", "pieces 128 ", 8, ELSEWHERE, "Howard and Ruder 2018", _transfer, needs=TEXT),
+    "image": ModelSpec("image_checkpoint", "neural", "parts", 8, ELSEWHERE, "Howard and Ruder 2018", _transfer, needs=IMAGE),
+}
+
+
+def checkpoint_specs(
+    reads: str,  # "text" or "image"
+    checkpoint: str,  # a folder
+    sha256: str = "",  # of it, from `transfer.checkpoint_hash`
+    device: str = "auto",  # that it learns on
+) -> list[ModelSpec]:  # the quick way first
+    "A checkpoint as candidates: as it is, under a linear model, and thawed."
+    given = {"checkpoint": str(checkpoint), "sha256": sha256} | ({} if device == "auto" else {"device": device})
+    kind = CHECKPOINTS[reads]
+    frozen = kind.variant(f"{kind.name}_frozen", given | {"how": "frozen"}, "a linear model of what a network that was trained elsewhere says of a row")
+    return [frozen, kind.variant(f"{kind.name}_thawed", given)]
+
+
 def portfolio_spec(
     name: str,  # a kind, or one of `SECONDS`
 ) -> ModelSpec:
@@ -475,6 +505,8 @@ def model_spec(
         return KINDS[name]
     if name in {s.name for s in TAGGERS}:
         return next(s for s in TAGGERS if s.name == name)
+    if name in {s.name for s in CHECKPOINTS.values()}:
+        return next(s for s in CHECKPOINTS.values() if s.name == name)
     if name in SECONDS:
         return portfolio_spec(name)
     if way in WAYS and (rest in KINDS or rest in SECONDS):
@@ -487,6 +519,10 @@ def model_spec(
 def _wanted(task: str, names: Iterable[str], readable: bool) -> list[ModelSpec]:
     "The candidates that were named, each once, from simple to complex; raises `UsageError` for those that cannot compete."
     specs = list({name: model_spec(name) for name in names}.values())
+    elsewhere = [s.name for s in specs if (s.base or s.name) not in KINDS and s not in TAGGERS]
+    if elsewhere:
+        also = f"Write its folder into checkpoint, and leave {elsewhere[0]} out of models."
+        raise UsageError(f"{elsewhere[0]} learns from a checkpoint, and none is named. {also}")
     opaque = [s.name for s in specs if readable and not s.readable]
     if opaque:
         also = f"Leave it out of models, or name {', '.join(s.name for s in MODELS if s.readable and task in s.tasks)}."

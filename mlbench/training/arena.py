@@ -24,6 +24,7 @@ from ..core.progress import log_metrics, report, told_as
 from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.settings import settings, thread_limit
 from ..data.schema import Schema, conform
+from ..features.blocks import is_record
 from ..features.plan import FeaturePlan, category_positions
 from ..features.records import parts_of
 from ..features.sharing import SharedFits
@@ -110,7 +111,7 @@ def build_for(spec: ModelSpec, fold: Fold, target: Target, seed: int, **params: 
     n_classes = len(target.classes) if target.classes else None
     fitted = fold.transformers.get(spec.style)
     places = category_positions(fitted) if fitted is not None and spec.style == "native" else ()
-    parts = parts_of(fitted) if fitted is not None and spec.style == "parts" else ()
+    parts = parts_of(fitted) if fitted is not None and is_record(spec.style) else ()
     return spec.build(target.task, n_classes, seed, 1, len(fold.plan.inputs), rows=len(fold.train), categories=places, parts=parts, **params)
 
 
@@ -258,7 +259,7 @@ ENDING = 1.0  # times the seconds of all scores that ensemble and calibration ta
 def _features_ahead(self: Arena, style: str) -> float:
     "Seconds that the features of a style will still take on all folds, one after the other."
     known = [f.seconds[style] for f in self.folds if style in f.seconds]
-    known = known or [t for f in self.folds for t in list(f.seconds.values()) if style != "parts"]  # a record is made far faster than patterns of pictures
+    known = known or [t for f in self.folds for t in list(f.seconds.values()) if not is_record(style)]  # a record is made far faster than patterns of pictures
     missing = sum(style not in f.seconds for f in self.folds[: self.n_folds])
     return missing * float(np.mean(known)) if known else 0.0
 

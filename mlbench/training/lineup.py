@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from ..core.errors import UsageError
 from ..features.blocks import TABLE_STYLES
 from ..features.plan import FeaturePlan
-from ..models.registry import ModelSpec, candidates, portfolio
+from ..models.registry import ModelSpec, candidates, checkpoint_specs, portfolio
 from ..problem.criteria import Criterion
 from ..problem.metrics import metric
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['LONG_TAIL', 'COUNTED', 'UNEVEN', 'has_long_tail', 'wants_weights', 'column_kinds', 'allowed_latency', 'line_up',
-           'line_up_for', 'styles_for', 'line_up_table']
+           'line_up_for', 'styles_for', 'line_up_table', 'from_checkpoint']
 
 # %% ../../nbs/51_training.lineup.ipynb #fb2b34bf
 LONG_TAIL = 1.0
@@ -131,3 +133,27 @@ def line_up_table(
     settings = [", ".join(f"{k} {v}" for k, v in s.params.items()) or "as they come" for s in specs]
     columns = {"model": [s.name for s in specs], "family": [s.family for s in specs], "settings": settings}
     return pd.DataFrame(columns | {"why": [s.why for s in specs], "from": [s.source for s in specs]})
+
+# %% ../../nbs/51_training.lineup.ipynb #036aa169
+def from_checkpoint(
+    problem: Problem,  # its task and constraints
+    plan: FeaturePlan,  # what each column becomes
+    checkpoint: str | Path | None,  # folder of a network that was trained elsewhere, or its name on the hub; None for none
+    download: bool = False,  # whether a name may be fetched from the hub
+) -> list[ModelSpec]:  # none without a checkpoint
+    "A checkpoint as candidates; raises `UsageError` where it cannot be opened, finds nothing to read, or a person has to follow the model."
+    if not checkpoint:
+        return []
+    from mlbench.models.opening import look_at_checkpoint
+
+    if problem.constraints.interpretable:
+        raise UsageError(f"{checkpoint} is a network that no person can read, as constraints.interpretable asks. Leave checkpoint empty.")
+    found = look_at_checkpoint(checkpoint, download)
+    if not plan.of_kind(found.reads):
+        there = ", ".join(f"{n} {kind}" for kind, n in column_kinds(plan).items())
+        also = "Correct columns.kinds, or take another checkpoint."
+        raise UsageError(f"{checkpoint} reads a column of kind {found.reads}, and the table has none ({there}). {also}")
+    specs = checkpoint_specs(found.reads, str(found.folder), found.sha256, problem.constraints.device)
+    if problem.task not in specs[0].tasks:
+        raise UsageError(f"A checkpoint is for {', '.join(specs[0].tasks)}, and the task is {problem.task}. Leave checkpoint empty.")
+    return specs

@@ -21,6 +21,7 @@ from ..core.progress import report
 from ..core.resuming import Checkpoints, content_key, resumable
 from ..core.show import Facts, number
 from ..data.schema import Schema, conform
+from ..features.blocks import is_record
 from ..features.plan import FeaturePlan, category_positions
 from ..features.records import parts_of
 from ..models.registry import ModelSpec
@@ -282,7 +283,8 @@ def _fit_or_take(pipeline: Any, rows: pd.DataFrame, y: np.ndarray, plan: Feature
     return fitted, said
 
 
-LIBRARIES = {"lightgbm": "lightgbm", "mlp": "torch", "tabm": "torch", "catboost": "catboost", "xgboost": "xgboost-cpu", "network": "torch", "word_bag": "torch"}
+LIBRARIES = {"lightgbm": "lightgbm", "catboost": "catboost", "xgboost": "xgboost-cpu"}
+LIBRARIES |= dict.fromkeys(["mlp", "tabm", "network", "word_bag"], "torch") | dict.fromkeys(["text_checkpoint", "image_checkpoint"], "transformers")
 LIBRARIES |= {"bilstm_crf": "torch", "transformer_crf": "torch"}
 
 
@@ -310,7 +312,7 @@ def _fit_on_scale(spec: ModelSpec, rows: pd.DataFrame, y: np.ndarray, plan: Feat
 
 def _known_of(plan: FeaturePlan, style: str, rows: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:
     "What an estimator is told of its features: positions of codes in the style `native`, parts of a row in the style `parts`."
-    if style not in ("native", "parts"):
+    if style != "native" and not is_record(style):
         return {}
     fitted = plan.transformer(style).fit(rows, y)
     return {"categories": category_positions(fitted)} if style == "native" else {"parts": parts_of(fitted)}
