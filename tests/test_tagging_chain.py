@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mlbench as mb
+from mlbench.core.errors import UsageError
 from mlbench.data.schema import infer_schema
 from mlbench.data.splits import make_folds, make_split
 from mlbench.deployment import proven_onnx, write_bundle
@@ -63,6 +65,16 @@ def test_the_three_candidates_are_compared_on_pieces(work):
     oof = found.oof_frame()
     assert set(oof) == {"fold", "truth", *models} and oof["truth"].tolist() == train["tags"].tolist()
     assert "recognised least" in oof_figure(found).layout.title.text
+
+
+def test_candidates_are_named_and_a_table_is_fitted_in_one_call(work):
+    found, models, train, test = work
+    problem, plan = models["word_tags"].problem, models["word_tags"].plan
+    assert [s.name for s in line_up_for(problem, plan, found.y, ["bilstm_crf", "word_tags"])] == ["word_tags", "bilstm_crf"]
+    with pytest.raises(UsageError, match="task here is tagging"):
+        line_up_for(problem, plan, found.y, ["linear"])
+    model = mb.fit(train, target="tags", models=["word_tags"], time_limit=30)
+    assert model.target.task == "tagging" and "span_f1" in repr(model.evaluate(test, train=train))
 
 
 def test_a_model_is_saved_and_says_the_same(work, tmp_path):
