@@ -23,6 +23,9 @@ BAD = ["a dull and lazy film", "terrible acting , cold and boring", "i regret ev
 FILLER = ["the", "of", "and", "story", "plot", "it", "this", "about", "people", "with", "music", "director", "scene", "camera", "but", "one", "which", "over"]
 
 
+FEW = ["-p", "features.patches=60"]  # of 400: the folder of images is run with all of them
+
+
 def sentences(rows: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
     "Reviews that praise or complain, with words that say nothing; one of fifteen has the wrong label."
     rng = np.random.default_rng(seed)
@@ -72,7 +75,7 @@ def path_table(folder: Path) -> dict:
         (folder / "scans" / f"{n:03}.png").write_bytes(data)
     rows = pd.DataFrame({"file": [f"scans/{n:03}.png" for n in range(300)], "digit": [f"d{d}" for d in truth]})
     rows.to_csv(folder / "scans.csv", index=False)
-    return {"data": "scans.csv", "target": "digit", "ask": {"file": uri(files[0])}, "answer": f"d{truth[0]}", "metric": 0.6}
+    return {"data": "scans.csv", "target": "digit", "ask": {"file": uri(files[0])}, "answer": f"d{truth[0]}", "metric": 0.6, "run": FEW}
 
 
 def mixed_table(folder: Path) -> dict:
@@ -89,7 +92,7 @@ def mixed_table(folder: Path) -> dict:
     rows.loc[3::19, "photo"] = None
     rows.to_csv(folder / "offers.csv", index=False)
     given = {"note": "this one i loved every minute", "photo": uri(files[int(np.argmax(truth))]), "price": 30.0, "town": "Graz"}
-    return {"data": "offers.csv", "target": "sold", "ask": given, "answer": "sold", "metric": 0.6}
+    return {"data": "offers.csv", "target": "sold", "ask": given, "answer": "sold", "metric": 0.6, "run": FEW}
 
 
 def uri(data: bytes) -> str:
@@ -110,7 +113,7 @@ def chain(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param.__name__)
     case = request.param(folder)
     mlbench("new", "shop", "--data", case["data"], "--target", case["target"], cwd=folder)
-    run = folder / "shop" / "runs" / Path(mlbench("run", "shop", cwd=folder)).name
+    run = folder / "shop" / "runs" / Path(mlbench("run", "shop", *case.get("run", []), cwd=folder)).name
     return case, run
 
 
@@ -161,7 +164,7 @@ def test_it_is_proven_registered_and_served(chain):
 
 
 def test_an_unchanged_run_starts_no_kernel(chain):
-    _, run = chain
+    case, run = chain
     before = sorted(p.name for p in run.parent.iterdir())
-    assert Path(mlbench("run", "shop", cwd=run.parents[2])).name == run.name
+    assert Path(mlbench("run", "shop", *case.get("run", []), cwd=run.parents[2])).name == run.name
     assert sorted(p.name for p in run.parent.iterdir()) == before
