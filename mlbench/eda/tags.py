@@ -89,7 +89,7 @@ def _odd_sentences(look: Look, text: str, words: list[list[str]], tags: list[lis
         what = f"{plural(len(torn), 'sentence')} tagged in more than one way"
         yield Finding("contradictions", what, "warning", {"sentences": len(torn)}, "Decide for one way at the source", [text], rows)
 
-
+# %% ../../nbs/24_eda.tags.ipynb #83a719b8
 def unclear_words(
     words: list[list[str]],  # of each sentence
     tags: list[list[str]],  # of the same
