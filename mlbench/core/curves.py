@@ -59,7 +59,8 @@ def _panels(curves: Mapping[str, History]) -> dict[str, list[str]]:
     "Title of each panel, and what is drawn there."
     names = list(dict.fromkeys(name for history in curves.values() for entry in history for name in entry))
     metrics = [name for name in names if name.startswith("validation_") and name != "validation_loss"]
-    found = {"loss": [name for name in ("train_loss", "validation_loss") if name in names]}
+    losses: list[str] = ["train_loss", "validation_loss"]
+    found = {"loss": [name for name in losses if name in names]}
     found |= {f"{name.removeprefix('validation_').replace('_', ' ')}, held-out rows": [name] for name in metrics[:1]}
     return found | ({"learning rate": ["rate"]} if "rate" in names else {})
 

@@ -353,7 +353,7 @@ class Trainer:
         self.prefetches = getattr(batches, "sends", False) if settings.prefetch is None else settings.prefetch
         if self.prefetches and not hasattr(batches, "gather"):
             raise UsageError(f"prefetch=True, and {type(batches).__name__} has no gather and finish for a thread to make batches with. Write prefetch=None.")
-        self.happenings, self.on = tuple(happenings), dict[str, tuple[Callable[..., Any], ...]]()
+        self.happenings, self.on, self.looks = tuple(happenings), dict[str, tuple[Callable[..., Any], ...]](), False
         self._hear()
         self.ahead: Ahead | None = None
         self.seeded: Callable[[int], Any] | None = None
