@@ -140,7 +140,8 @@ def _step(graph: Graph, tags: int, moves: str, backward: bool) -> Any:
 def _sums(graph: Graph, start: str, scores: str, there: str, tags: int, moves: str, backward: bool) -> str:
     "Sums after each word but the first, or before each but the last: (rows, words - 1, tags)."
     axis = [int(backward)]
-    settings = {"num_scan_inputs": 2, "scan_input_axes": [1, 1], "scan_output_axes": [1], "scan_input_directions": axis * 2, "scan_output_directions": axis}
+    settings: dict[str, Any] = {"num_scan_inputs": 2, "scan_input_axes": [1, 1], "scan_output_axes": [1]}
+    settings |= {"scan_input_directions": axis * 2, "scan_output_directions": axis}
     cut = lambda x: graph.node("Slice", x, graph.constant([1]), graph.constant([2**62]), graph.constant([1]))
     first = graph.node("Scan", start, cut(scores), cut(there), outputs=2, body=_step(graph, tags, moves, backward), **settings)
     return next(n.output[1] for n in reversed(graph.nodes) if n.output and n.output[0] == first)

@@ -71,7 +71,7 @@ class WordTags(_Tagger):
             for word, code in zip(words, codes.tolist()):
                 seen[word.lower()][code] += 1
         self.words_ = np.array(sorted(seen), dtype=str)
-        counts = np.array([[seen[w][k] for k in self.classes_] for w in self.words_.tolist()], dtype=float).reshape(len(seen), -1)
+        counts = np.array([[seen[w][k] for k in range(len(self.classes_))] for w in self.words_.tolist()], dtype=float).reshape(len(seen), -1)
         overall = (counts.sum(axis=0) + 0.5) / (counts.sum() + 0.5 * len(self.classes_))
         rare = counts[counts.sum(axis=1) == 1].sum(axis=0)
         self.shares_ = (np.vstack([counts, rare]) + overall) / (np.append(counts.sum(axis=1), rare.sum()) + 1)[:, None]
