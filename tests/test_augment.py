@@ -11,6 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from mlbench.core.errors import DataError, UsageError
+from mlbench.data.parts import Part
 from mlbench.models.augment import (
     NAMES,
     Augment,
@@ -322,3 +323,10 @@ def test_like_words_are_taken_out_of_a_fitted_network_and_used_by_the_next():
     assert again.score(record, y) > 0.95 and not np.array_equal(again.model_, first.model_)
     with pytest.raises(UsageError, match="no embeddings"):
         learned_synonyms(DeepClassifier(max_epochs=1).fit(random.normal(size=(60, 2)), y[:60]))
+
+
+def test_the_strong_bundle_suits_every_kind_of_rows():
+    part = lambda kind, shape: Part(f"{kind} x", kind, "x", shape, 9)  # noqa: E731
+    pixels, words, table = part("pixels", (32, 32, 3)), part("tokens", (6,)), part("table", (3,))
+    assert augment_of("strong", [pixels, words, table]).names == ("flip", "crop", "cutout", "word_dropout", "randaugment", "swap")
+    assert augment_of("strong", [table], classes=2).names == ("mixup",) and augment_of("strong", [words]).names == ("word_dropout", "swap")

@@ -149,7 +149,7 @@ def _languages(look: TextLook) -> Iterator[Finding]:
     unspaced = [name for name in some.index if name in UNSPACED]
     if unspaced:
         what = f"`{look.name}` looks like {' and '.join(unspaced)} in {percent(float(some[unspaced].sum()))} of the texts, which have no blanks between words"
-        ask = "They are read letter by letter and in pairs of letters; -p features.tokens=unigram learns pieces of words for networks and linear models of words"
+        ask = "They are read letter by letter and in pairs of letters; -p features.tokens=unigram learns words for networks and linear models"
         yield Finding("no blanks", what, "warning", {k: round(float(v), 4) for k, v in some.items()}, ask, [look.name])
     if len(some) > 1:
         parts = ", ".join(f"{name} {percent(float(share))}" for name, share in some.head(5).items())

@@ -22,7 +22,7 @@ from ..core.errors import DataError, UsageError, did_you_mean
 __all__ = ['OPERATIONS', 'NAMES', 'drawn', 'moved', 'mirrored', 'turned', 'coloured', 'squares', 'cut_out', 'rand_augmented',
            'beta_shares', 'as_shares', 'blended', 'closed_up', 'without_words', 'with_swaps', 'synonym_table',
            'with_synonyms', 'learned_synonyms', 'paraphrases', 'with_paraphrases', 'between_neighbours', 'smote',
-           'kind_of', 'Augment', 'usual_names', 'augment_of', 'variants']
+           'kind_of', 'Augment', 'usual_names', 'strong_names', 'augment_of', 'variants']
 
 # %% ../../nbs/46_models.augment.ipynb #67ca3d8f
 def drawn(
@@ -570,8 +570,17 @@ def usual_names(
     return tuple(dict.fromkeys(names))
 
 
+def strong_names(
+    parts: Sequence[Any],  # with `kind` and `shape`
+) -> tuple[str, ...]:  # names for `Augment`; may be empty
+    "More than `usual_names`, for many epochs and few rows; blends only where there are no words."
+    kinds = {part.kind for part in parts}
+    names = [*usual_names(parts), *(["randaugment"] if "pixels" in kinds else []), *(["swap"] if "tokens" in kinds else ["mixup"])]
+    return tuple(dict.fromkeys(names))
+
+
 def augment_of(
-    choice: Any,  # "auto", "none", "flip+crop", a sequence of names, an Augment, or None
+    choice: Any,  # "auto", "strong", "none", "flip+crop", a sequence of names, an Augment, or None
     parts: Sequence[Any],  # what the rows are made of
     classes: int = 0,  # of the target; 0 for values
     strength: float = 1.0,  # of the changes
@@ -581,7 +590,8 @@ def augment_of(
     if choice is None or isinstance(choice, Augment):
         return choice
     names = choice.replace(" ", "").split("+") if isinstance(choice, str) else list(choice)
-    names = list(usual_names(parts)) if names == ["auto"] else [n for n in names if n not in ("", "none")]
+    bundles = {"auto": usual_names, "strong": strong_names}
+    names = list(bundles[names[0]](parts)) if len(names) == 1 and names[0] in bundles else [n for n in names if n not in ("", "none")]
     found = Augment(tuple(names), strength, classes, synonyms or {}) if names else None
     kinds = {p.kind for p in parts}
     idle = [n for n in names if not kinds & set(NAMES[n])]

@@ -260,7 +260,7 @@ SPACES["network"] = [
     replace(_DECAY, low=1e-3, high=0.3),
     _DROPOUT,
     _SOFT,
-    Dimension("augment", choices=("auto", "none"), help="changed copies of pictures and texts in training, or rows as they are", source="Cubuk et al. 2020"),
+    Dimension("augment", choices=("auto", "strong", "none"), help="changed copies in training, many changes, or rows as they are", source="RandAugment"),
 ]
 
 # %% ../../nbs/49_models.spaces.ipynb #7c0d3a46
