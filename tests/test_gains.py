@@ -38,7 +38,13 @@ def test_the_interval_is_that_of_nadeau_and_bengio():
     found, d = paired_gain(a, b, ratio=1 / 3, level=0.9), a - b
     half = stats.t.ppf(0.95, 3) * np.sqrt(d.var(ddof=1) * (1 / 4 + 1 / 3))
     assert np.allclose([found.gain, found.low, found.high], [d.mean(), d.mean() - half, d.mean() + half]) and found.folds == 4
-    assert found.helps is False and paired_gain(a, a - 0.1).helps is True
+    assert found.helps is False and paired_gain(a, a - [0.1, 0.11, 0.1, 0.09]).helps is True
+
+
+def test_the_same_gain_in_every_fold_is_no_certainty():
+    found = paired_gain([0.94, 0.95, 0.96], [0.93, 0.94, 0.95])
+    assert (found.low, found.high, found.folds, found.helps) == (-np.inf, np.inf, 3, False) and np.isclose(found.gain, 0.01)
+    assert paired_gain([0.9, 0.8], [0.9, 0.8]) == (0, 0, 0, 2)
 
 
 def test_noise_seldom_helps():

@@ -41,7 +41,7 @@ def paired_gain(
     against: Sequence[float],  # of the same folds, without it
     ratio: float = 0.25,  # rows tested over rows trained on: 0.25 with five folds
     level: float = 0.95,  # of the interval
-) -> Gain:  # infinite ends for a single fold
+) -> Gain:  # infinite ends for a single fold, and where all folds differ by the very same amount
     "Mean difference of paired scores with its corrected interval (Nadeau and Bengio 2003)."
     from scipy import stats
 
@@ -49,8 +49,8 @@ def paired_gain(
     if differences.ndim != 1 or not len(differences) or not np.isfinite(differences).all():
         raise DataError(f"paired_gain found {differences.tolist()}, expected one finite difference for each fold. Look at the scores for a metric that fails.")
     mean, count = float(differences.mean()), len(differences)
-    if count == 1:
-        return Gain(mean, -np.inf, np.inf, 1)
+    if count == 1 or (np.ptp(differences) < 1e-12 < abs(mean)):
+        return Gain(mean, -np.inf, np.inf, count)
     error = float(np.sqrt(differences.var(ddof=1) * (1 / count + ratio)))
     half = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
     return Gain(mean, mean - half, mean + half, count)
