@@ -13,7 +13,7 @@ from typing import Any
 from ..core.errors import DataError, did_you_mean, nearest
 from ..core.files import sha256_file, sha256_text, stable_json
 from ..core.secrets import mask
-from .folders import image_files, is_image_folder
+from .folders import image_files, is_image_folder, passed_over
 
 # %% auto #0
 __all__ = ['KINDS_OF_FILES', 'COMPRESSIONS', 'bare_suffix', 'is_database', 'sqlite_file', 'find_files', 'images_root',
@@ -88,9 +88,10 @@ def _in_folder(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and bare_suffix(p) in KINDS_OF_FILES)
     if not files:
         inside = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        others = ", ".join(f"{n:,} {e}" for e, n in list(passed_over(folder)[0].items())[:3])
         raise DataError(
             f"the folder {folder} holds no table (it holds {inside}). Tables end in .csv, .tsv, .jsonl, .parquet, .feather or .xlsx, compressed or not; "
-            "pictures lie in one folder for each class."
+            "pictures lie in one folder for each class." + (f" Not opened are {others}: write them as .jpg or .png." if others else "")
         )
     kinds = sorted({bare_suffix(p) for p in files})
     if len(kinds) > 1:
