@@ -326,7 +326,7 @@ def test_like_words_are_taken_out_of_a_fitted_network_and_used_by_the_next():
 
 
 def test_the_strong_bundle_suits_every_kind_of_rows():
-    part = lambda kind, shape: Part(f"{kind} x", kind, "x", shape, 9)  # noqa: E731
+    part = lambda kind, shape: Part(f"{kind} x", kind, "x", shape, 9)
     pixels, words, table = part("pixels", (32, 32, 3)), part("tokens", (6,)), part("table", (3,))
     assert augment_of("strong", [pixels, words, table]).names == ("flip", "crop", "cutout", "word_dropout", "randaugment", "swap")
     assert augment_of("strong", [table], classes=2).names == ("mixup",) and augment_of("strong", [words]).names == ("word_dropout", "swap")

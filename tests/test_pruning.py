@@ -52,7 +52,7 @@ def test_units_that_are_zero_are_the_ones_that_go_and_no_answer_changes(name):
     tensors, taken = network.state_dict(), {}
     with torch.no_grad():
         for units in units_of(network):
-            taken[units.name] = units.count - kept_units(units.count, 0.5)
+            taken[units.name] = units.number - kept_units(units.number, 0.5)
             for own, axis, places in units.slots:
                 tensors[own].index_fill_(axis, torch.from_numpy(places[1 : 1 + taken[units.name]].ravel()), 0.0)
                 if own.endswith("running_var"):

@@ -217,7 +217,9 @@ def _full(
 # %% ../../nbs/70_deployment.graph.ipynb #3044c01b
 Converter = Callable[["Graph", Any, "list[Block]"], "list[Block]"]
 CONVERTERS: dict[str, Converter] = {}
-TRANSLATORS = ("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels", "parts", "tagging", "readers")  # modules that hold converters
+TRANSLATORS = (  # modules that hold converters
+    *("steps", "encoders", "onnx", "networks", "forests", "catboosting", "blending", "kernels", "parts", "tagging", "readers"),
+)
 
 
 def type_key(

@@ -541,7 +541,7 @@ class Smaller:
         return variants_frame(self.variants, self.chosen, self.metric, self.failures)
 
 # %% ../../nbs/72_deployment.shrinking.ipynb #2a0c35b3
-def _members(model: Any) -> dict[str, list[str]]:
+def _members(model: Any) -> dict[str, Any]:
     "Names of the members that are networks, and of the others."
     alone = [] if model is None else left_alone(model)
     return {"alone": alone, "networks": [] if model is None else [m["name"] for m in members_of(model) if m["name"] not in alone]}
@@ -560,8 +560,6 @@ def made_smaller(
     "Try smaller files and take what is good enough; `UsageError` for an unknown way, and the error of a way that was asked for alone and failed."
     if shrink not in ("no", "auto", *ALL_WAYS):
         raise UsageError(f"shrink={shrink!r} is unknown. {did_you_mean(shrink, ['no', 'auto', *ALL_WAYS])}")
-    if shrink != "no" and getattr(model.target, "task", "") == "tagging":
-        raise UsageError(f"shrink={shrink!r} is for networks of rows; taggers are served as they are. Write shrink: no.")
     if shrink == "no":
         as_it_is = Variant(AS_IT_IS, data, len(data) / 1e6, float("nan"), (float("nan"),) * 3, 0.0)
         return Smaller(as_it_is, parity, [], problem.metric, model, **_members(model))

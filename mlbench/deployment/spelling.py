@@ -82,8 +82,10 @@ def _bracketed(left: str, parts: Sequence[tuple[str, Any]], right: str, indent: 
 
 # %% ../../nbs/74_deployment.spelling.ipynb #5d5e7021
 PACKAGES = ("sklearn", "lightgbm")  # that estimators may come from
-UNSPOKEN = ("DeepClassifier", "DeepRegressor", "Records", "Pixels", "PatchFeatures")  # classes of mlbench that no script holds
-UNSPOKEN += ("CheckpointTokens", "TransferClassifier", "TransferRegressor")
+UNSPOKEN = (  # classes of mlbench that no script holds
+    *("DeepClassifier", "DeepRegressor", "Records", "Pixels", "PatchFeatures"),
+    *("CheckpointTokens", "TransferClassifier", "TransferRegressor"),
+)
 
 
 def _public_module(kind: type) -> str:

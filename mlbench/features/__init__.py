@@ -46,5 +46,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "media_figures": "mlbench.features.media",
         "Sentences": "mlbench.features.sentences",
         "CheckpointTokens": "mlbench.features.readers",
+        "Subwords": "mlbench.features.subwords",
+        "WordStream": "mlbench.features.streams",
+        "stream_scores": "mlbench.features.streams",
     },
 )

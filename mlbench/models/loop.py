@@ -23,7 +23,7 @@ from .loopfaults import DivergedError, _begin_again, _explain, _look
 from .looprecord import _check_kept, _facts, _first_average, _forget_optimizer, _numbers, _replay, _restore_optimizer, _set_rates, _take_back
 from .loopstate import LOOK, LoopSettings, State, check_settings, compiled, device_of, draws_by_itself, number_type, tensors_of
 from .looptime import _change_plan, _make_plan, _pace, _watch
-from .looptrials import find_rate, largest_batch, suggested_rate
+from .looptrials import find_rate, largest_batch, suggested_rate  # noqa: F401
 from .neural import _turn
 from .schedules import Both, make_optimizer
 

@@ -46,7 +46,7 @@ class Units(NamedTuple):
     slots: list[Slot]
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         "How many there are."
         return len(self.slots[0].places)
 
@@ -96,13 +96,13 @@ def _chain(layers: nn.Module, path: str, read: Read | None = None, begin: Units 
     for place, layer in _leaves(layers, path):
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) and getattr(layer, "groups", 1) == 1:
             if now is not None:
-                yield Units(now.name, [*now.slots, slot(f"{place}.weight", 1, now.count)])
+                yield Units(now.name, [*now.slots, slot(f"{place}.weight", 1, now.number)])
             now = Units(place, _own(place, layer, len(layer.weight)))
         elif now is not None:
-            more = _passed_on(place, layer, now.count)
+            more = _passed_on(place, layer, now.number)
             now = None if more is None else Units(now.name, [*now.slots, *more])
     if now is not None and read is not None:
-        yield Units(now.name, [*now.slots, *read(now.count)])
+        yield Units(now.name, [*now.slots, *read(now.number)])
 
 # %% ../../nbs/47_models.pruning.ipynb #23e294ff
 def _recurrent(encoder: Recurrent, path: str, read: Read) -> Iterator[Units]:
@@ -200,7 +200,7 @@ def importance(
             sizes = tensors[name].double().abs()
             sizes = (sizes.sum(other) if other else sizes).cpu().numpy()[places].sum(axis=1)
             scores += [sizes / sizes.mean()] if sizes.any() else []
-    return np.mean(scores, axis=0) if scores else np.ones(units.count)
+    return np.mean(scores, axis=0) if scores else np.ones(units.number)
 
 
 EVEN = 8  # processors like numbers of channels that divide by it
@@ -227,12 +227,12 @@ def narrowed(
     gone: dict[tuple[str, int], set[int]] = defaultdict(set)
     taken = {}
     for units in groups:
-        out = np.argsort(importance(units, tensors), kind="stable")[: units.count - kept_units(units.count, share)]
+        out = np.argsort(importance(units, tensors), kind="stable")[: units.number - kept_units(units.number, share)]
         taken[units.name] = len(out)
         for name, axis, places in units.slots:
             gone[name, axis].update(places[out].ravel().tolist())
-    for (name, axis), places in gone.items():
-        left = sorted(set(range(tensors[name].shape[axis])) - places)
+    for (name, axis), lost in gone.items():
+        left = sorted(set(range(tensors[name].shape[axis])) - lost)
         tensors[name] = tensors[name].index_select(axis, torch.tensor(left, device=tensors[name].device)).contiguous()
     smaller = fit_shapes(copy.deepcopy(network), tensors, _outputs_left(network, gone))
     smaller.load_state_dict(tensors)
