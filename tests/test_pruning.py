@@ -146,6 +146,14 @@ def test_an_estimator_with_fewer_weights_answers_as_well(fitted, way):
         assert sum(int((w == 0).sum()) for w in weights) >= 0.79 * sum(w.numel() for w in weights)
 
 
+def test_zeros_stay_zero_in_the_running_mean_of_the_weights():
+    X, y = rows()
+    model = DeepClassifier("text_cnn", width=16, max_epochs=4, learning_rate=0.01, average=0.9, random_state=0).fit(X, y)
+    less = pruned(model, X, y, "zeros", epochs=2)
+    weights = [p for p in less.torch_network().parameters() if p.ndim >= 2]
+    assert sum(int((w == 0).sum()) for w in weights) >= 0.79 * sum(w.numel() for w in weights)
+
+
 def test_a_model_of_values_keeps_its_scale():
     X, y = rows()
     values = 1000.0 + 50.0 * y

@@ -319,13 +319,15 @@ class Masked(Happening):
 
     def fit_begin(self, trainer: Any, state: Any) -> None:
         "Set them to zero."
-        self.pairs = [(state.network.get_parameter(name).data, mask.to(trainer.device)) for name, mask in self.masks.items()]
+        self.masks = {name: mask.to(trainer.device) for name, mask in self.masks.items()}
         self.step_end(trainer, state)
 
     def step_end(self, trainer: Any, state: Any) -> None:
-        "Set them to zero again."
-        for weights, mask in self.pairs:
-            weights.mul_(mask)
+        "Set them to zero again, in their running mean too."
+        for name, mask in self.masks.items():
+            state.network.get_parameter(name).data.mul_(mask)
+            if name in state.average:
+                state.average[name].mul_(mask)
 
 # %% ../../nbs/47_models.pruning.ipynb #f7fcfa3b
 WAYS_TO_PRUNE = {"zeros": 0.8, "narrow": 0.5}  # way -> share that is taken away unless another is given
