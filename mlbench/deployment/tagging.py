@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['FLOAT', 'INT32', 'INT64', 'least_sure', 'sentence_table', 'sentence_figure']
 
-# %% ../../nbs/71_deployment.tagging.ipynb #7f40aa28
+# %% ../../nbs/71_deployment.tagging.ipynb #f465d735
 FLOAT, INT32, INT64 = 1, 6, 7  # as ONNX counts types of numbers
 
 
@@ -41,7 +41,7 @@ def _numbers(graph: Graph, block: Block, look: str, known: Mapping[str, int], em
     cut = next(n.output[LOOKS.index(look)] for n in graph.nodes if n.output and n.output[0] == first)
     return graph.table(graph.node("Squeeze", cut, graph.constant([1])), [*known, ""], [*known.values(), empty], unknown)
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #909e3b35
 @converts("mlbench.WordTags")
 def _word_tags(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "A row of shares for each word, and of zeros behind the end."
@@ -50,7 +50,7 @@ def _word_tags(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     shares = np.vstack([step.shares_, np.zeros(step.shares_.shape[1])])
     return [Block(graph.node("Gather", graph.constant(shares), place, axis=0), "number", shares.shape[1], ("words",))]
 
-# %% ../../nbs/71_deployment.tagging.ipynb #c41de33c
+# %% ../../nbs/71_deployment.tagging.ipynb #0941762a
 def _linear(graph: Graph, x: str, layer: Any, part: slice = slice(None)) -> str:
     "A linear layer, or some of its outputs."
     weight, bias = layer.weight.detach().numpy()[part], layer.bias.detach().numpy()[part]
@@ -62,7 +62,7 @@ def _normed(graph: Graph, x: str, layer: Any) -> str:
     weights = graph.single(layer.weight.detach().numpy()), graph.single(layer.bias.detach().numpy())
     return graph.node("LayerNormalization", x, *weights, axis=-1, epsilon=float(layer.eps))
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #12374301
 def _gates(whole: Any) -> np.ndarray:
     "The gates of a parameter in the order of ONNX: input, output, forget, cell."
     first, second, third, fourth = np.split(whole.detach().numpy(), 4)
@@ -80,7 +80,7 @@ def _both_ways(graph: Graph, x: str, lstm: Any, lengths: str) -> str:
         x = graph.node("Reshape", graph.node("Transpose", y, perm=[0, 2, 1, 3]), graph.constant([0, 0, 2 * lstm.hidden_size]))
     return graph.node("Transpose", x, perm=[1, 0, 2])
 
-# %% ../../nbs/71_deployment.tagging.ipynb #0b992475
+# %% ../../nbs/71_deployment.tagging.ipynb #2a55da65
 def _positions(graph: Graph, words: str, width: int) -> str:
     "Sines and cosines that tell a position: (words, width)."
     length = graph.node("Squeeze", graph.node("Shape", words, start=1, end=2))
@@ -90,7 +90,7 @@ def _positions(graph: Graph, words: str, width: int) -> str:
     both = [graph.node("Unsqueeze", graph.node(op, angles), graph.constant([2])) for op in ("Sin", "Cos")]
     return graph.node("Reshape", graph.node("Concat", *both, axis=2), graph.constant([0, width]))
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #d8ef3226
 def _attention(graph: Graph, x: str, attention: Any, unseen: str) -> str:
     "Every word asks every other one."
     width, heads = attention.answer.in_features, attention.heads
@@ -102,7 +102,7 @@ def _attention(graph: Graph, x: str, attention: Any, unseen: str) -> str:
     mixed = graph.node("Transpose", graph.node("MatMul", graph.node("Softmax", scaled, axis=-1), held), perm=[0, 2, 1, 3])
     return _linear(graph, graph.node("Reshape", mixed, graph.constant([0, 0, width])), attention.answer)
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #e83e7aef
 def _looking(graph: Graph, x: str, network: Any, words: str, there: str) -> str:
     "The layers of a Transformer."
     from mlbench.models.sequences import FAR_BELOW
@@ -117,7 +117,7 @@ def _looking(graph: Graph, x: str, network: Any, words: str, there: str) -> str:
         x = graph.node("Add", x, _linear(graph, wide, block.layers[4]))
     return x
 
-# %% ../../nbs/71_deployment.tagging.ipynb #31eeab3a
+# %% ../../nbs/71_deployment.tagging.ipynb #3cc1d3a5
 def _step(graph: Graph, tags: int, moves: str, backward: bool) -> Any:
     "What is repeated for each word: the sums so far, scores of the word and whether it is there, to the new sums."
     from onnx import TensorProto, helper
@@ -136,7 +136,7 @@ def _step(graph: Graph, tags: int, moves: str, backward: bool) -> Any:
     value = lambda n, kind=TensorProto.DOUBLE, shape=("rows", tags): helper.make_tensor_value_info(name[n], kind, list(shape))
     return helper.make_graph(nodes, "step", [value("sums"), value("score"), value("there", TensorProto.BOOL, ("rows",))], [value("new"), value("out")])
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #7cae5c47
 def _sums(graph: Graph, start: str, scores: str, there: str, tags: int, moves: str, backward: bool) -> str:
     "Sums after each word but the first, or before each but the last: (rows, words - 1, tags)."
     axis = [int(backward)]
@@ -146,7 +146,7 @@ def _sums(graph: Graph, start: str, scores: str, there: str, tags: int, moves: s
     first = graph.node("Scan", start, cut(scores), cut(there), outputs=2, body=_step(graph, tags, moves, backward), **settings)
     return next(n.output[1] for n in reversed(graph.nodes) if n.output and n.output[0] == first)
 
-# %% ../../nbs/71_deployment.tagging.ipynb #92cedd2d
+# %% ../../nbs/71_deployment.tagging.ipynb #e40e7049
 def _shares(graph: Graph, chain: Any, emissions: str, there: str) -> str:
     "Probability of each tag at each word, over all ways: (rows, words, tags); zeros behind the end."
     moves, first = (graph.constant(t.detach().numpy().astype(np.float64)) for t in chain.scores())
@@ -161,7 +161,7 @@ def _shares(graph: Graph, chain: Any, emissions: str, there: str) -> str:
     shares = graph.node("Softmax", graph.node("Add", left, right), axis=2)
     return graph.node("Mul", shares, graph.node("Unsqueeze", graph.node("Cast", there, to=DOUBLE), graph.constant([2])))
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #e9759dc6
 @converts("mlbench.TagNetwork")
 def _tag_network(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     "Looks of words, the network, the chain."
@@ -180,7 +180,7 @@ def _tag_network(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     ordered = graph.node("Gather", shares, graph.constant(np.asarray(step.order_, np.int64)), axis=2)
     return [Block(ordered, "number", len(step.order_), ("words",))]
 
-# %% ../../nbs/71_deployment.tagging.ipynb #94b44e32
+# %% ../../nbs/71_deployment.tagging.ipynb #950943fd
 def least_sure(
     bundle: Bundle,
     texts: Sequence[Any],  # sentences
@@ -189,7 +189,7 @@ def least_sure(
     answer = bundle.answer([{bundle.fields[0].name: text} for text in texts])
     return int(np.argmin([min(sure, default=1.0) for sure in answer["probabilities"]]))
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #920ad61b
 def sentence_table(
     bundle: Bundle,
     text: str,  # a sentence
@@ -204,7 +204,7 @@ def sentence_table(
         rows.append((word, classes[code], round(float(shares[code]), 4), classes[other], round(float(shares[other]), 4)))
     return pd.DataFrame(rows, columns=["word", "tag", "probability", "otherwise", "its probability"])
 
-
+# %% ../../nbs/71_deployment.tagging.ipynb #f4eda497
 def sentence_figure(
     bundle: Bundle,
     text: str,  # a sentence

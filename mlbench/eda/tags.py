@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ['COUNTED', 'FEW', 'LONG', 'stand_in', 'sentences_of', 'unclear_words', 'find_tags', 'type_words_figure',
            'unclear_figure', 'tag_figures']
 
-# %% ../../nbs/24_eda.tags.ipynb #22ecf43b
+# %% ../../nbs/24_eda.tags.ipynb #55484f9a
 COUNTED = "number of pieces"
 
 
@@ -38,7 +38,7 @@ def stand_in(
     counts = [float(len(pieces(row[row >= 0]))) for row in codes]
     return frame.assign(**{COUNTED: counts}), Target(COUNTED, "regression", type="float")
 
-
+# %% ../../nbs/24_eda.tags.ipynb #b8afc152
 def sentences_of(
     look: Look,  # whose `tags` are there
 ) -> tuple[str, list[list[str]], list[list[str]]]:  # name of the column, words and tags of each sentence
@@ -48,7 +48,7 @@ def sentences_of(
     text = sentence_column(columns, look.frame[name].tolist()) or next(iter(columns))
     return text, [words_in(cell) for cell in columns[text]], [words_in(cell) for cell in look.frame[name]]
 
-# %% ../../nbs/24_eda.tags.ipynb #ab0962cd
+# %% ../../nbs/24_eda.tags.ipynb #74ab43b1
 FEW = 20  # pieces of a type, below which little can be learned of it
 LONG = 128  # words of a sentence, above which networks learn from it in parts
 
@@ -71,7 +71,7 @@ def _odd_tags(look: Look, tags: list[list[str]]) -> Iterator[Finding]:
         what = f"{plural(begun, 'piece')} in {name} {'begins' if begun == 1 else 'begin'} with I-: read as B-, as evaluations of such tags do"
         yield Finding("pieces without a beginning", what, "note", {"pieces": begun}, "Write B- for the first word of a piece", [name])
 
-
+# %% ../../nbs/24_eda.tags.ipynb #c2b1dcde
 def _odd_sentences(look: Look, text: str, words: list[list[str]], tags: list[list[str]]) -> Iterator[Finding]:
     "Sentences without words, too long ones, and the same sentence tagged in two ways."
     empty, long = sum(not w for w in words), sum(len(w) > LONG for w in words)
@@ -89,7 +89,7 @@ def _odd_sentences(look: Look, text: str, words: list[list[str]], tags: list[lis
         what = f"{plural(len(torn), 'sentence')} tagged in more than one way"
         yield Finding("contradictions", what, "warning", {"sentences": len(torn)}, "Decide for one way at the source", [text], rows)
 
-# %% ../../nbs/24_eda.tags.ipynb #83a719b8
+# %% ../../nbs/24_eda.tags.ipynb #e25c84e6
 def unclear_words(
     words: list[list[str]],  # of each sentence
     tags: list[list[str]],  # of the same
@@ -102,7 +102,7 @@ def unclear_words(
     table = pd.DataFrame(rows, columns=["word", "times", "mostly", "share"])
     return table.iloc[np.argsort(-(table["times"] * (1 - table["share"])).to_numpy(), kind="stable")].reset_index(drop=True)
 
-
+# %% ../../nbs/24_eda.tags.ipynb #c5ddadb6
 def find_tags(
     look: Look,  # of any table
 ) -> Iterator[Finding]:  # none where nothing is tagged
@@ -119,7 +119,7 @@ def find_tags(
         ask = "Nothing to do: these are what a tagger has to read the sentence for"
         yield Finding("unclear words", what, "note", {"share": round(share, 4), "words": len(table)}, ask, [text], table.head(10).round(3).to_dict("records"))
 
-# %% ../../nbs/24_eda.tags.ipynb #c4a890c1
+# %% ../../nbs/24_eda.tags.ipynb #56f6e727
 def type_words_figure(
     words: list[list[str]],  # of each sentence
     tags: list[list[str]],  # of the same
@@ -140,7 +140,7 @@ def type_words_figure(
     title = f"{widest} has most different words: {len(seen[widest]):,}" if seen else "Nothing is tagged"
     return figure_layout(figure, title, x="word", y="times").update_xaxes(type="category")
 
-
+# %% ../../nbs/24_eda.tags.ipynb #a73958d8
 def unclear_figure(
     words: list[list[str]],  # of each sentence
     tags: list[list[str]],  # of the same
@@ -156,7 +156,7 @@ def unclear_figure(
     title = f"{table['word'].iloc[-1]} changes its tag most" if len(table) else "Every word always has the same tag"
     return figure_layout(figure, title, x="per cent with another tag", height=130 + 26 * max(len(table), 1)).update_yaxes(type="category")
 
-
+# %% ../../nbs/24_eda.tags.ipynb #b2b1bbe1
 def tag_figures(
     look: Look,  # of any table
 ) -> dict[str, go.Figure]:  # by name; empty where nothing is tagged

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ['HIDDEN', 'REACH', 'DISTANCES', 'word_rows', 'TagEvaluation', 'evaluate_tags', 'sentence_counts', 'type_table',
            'types_figure', 'bracketed', 'error_table', 'errors_figure', 'word_influence', 'taken_away']
 
-# %% ../../nbs/62_evaluation.tagging.ipynb #40953151
+# %% ../../nbs/62_evaluation.tagging.ipynb #dd3420d6
 def word_rows(
     sentences: Sequence[Sequence[str]],  # words of each
     seen: set[str],  # words of training, in lower case
@@ -38,7 +38,7 @@ def word_rows(
     rows = [(w, shape_of(w), "yes" if w.lower() in seen else "no", n, len(s)) for s in sentences for n, w in enumerate(s, 1)]
     return pd.DataFrame(rows, columns=["word", "shape", "seen in training", "place", "words in the sentence"])
 
-
+# %% ../../nbs/62_evaluation.tagging.ipynb #82ce9669
 @dataclass(repr=False)
 class TagEvaluation(Evaluation):
     "Answers of a tagger to sentences that it never saw, word by word."
@@ -92,7 +92,7 @@ def evaluate_tags(
     about = (model.threshold, seed, unlabelled, model.spec_name, model)
     return TagEvaluation(model.problem, target, table, y, flat, constant, *about, sentences, rows, said)
 
-# %% ../../nbs/62_evaluation.tagging.ipynb #407c9428
+# %% ../../nbs/62_evaluation.tagging.ipynb #640cf29c
 def sentence_counts(
     evaluation: TagEvaluation,
 ) -> np.ndarray:  # int (sentences, types, 3): pieces there, named, right
@@ -111,7 +111,7 @@ def _f(counts: np.ndarray) -> np.ndarray:
     total = counts[..., 0] + counts[..., 1]
     return np.where(total > 0, 2 * counts[..., 2] / np.maximum(total, 1), np.nan)
 
-
+# %% ../../nbs/62_evaluation.tagging.ipynb #6bb8b4f4
 def type_table(
     evaluation: TagEvaluation,
     n_resamples: int = 300,  # of the bootstrap
@@ -148,7 +148,7 @@ def types_figure(
     figure = figure_layout(go.Figure(bars), title, x="F over whole pieces, 95 % interval", height=140 + 44 * len(table), legend=False)
     return figure.update_yaxes(type="category", autorange="reversed").update_xaxes(range=[0, 1.02])
 
-# %% ../../nbs/62_evaluation.tagging.ipynb #23a8ab99
+# %% ../../nbs/62_evaluation.tagging.ipynb #259984da
 def bracketed(
     words: Sequence[str],  # of one sentence
     codes: np.ndarray,  # of their tags
@@ -161,7 +161,7 @@ def bracketed(
         out[after - 1] += f" {classes[2 * kind][2:]}]"
     return " ".join(out)
 
-
+# %% ../../nbs/62_evaluation.tagging.ipynb #498a9c9a
 def error_table(
     evaluation: TagEvaluation,
     most: int = 12,  # sentences shown
@@ -174,7 +174,7 @@ def error_table(
     told = [(n, int(mistakes[n]), *(bracketed(evaluation.sentences[n], codes[at(n)], classes) for codes in (evaluation.y, evaluation.answered))) for n in order]
     return pd.DataFrame(told, columns=["row", "mistakes", "true", "answered"])
 
-
+# %% ../../nbs/62_evaluation.tagging.ipynb #7b3df914
 def errors_figure(
     evaluation: TagEvaluation,
 ) -> go.Figure:
@@ -192,7 +192,7 @@ def errors_figure(
     figure.update_yaxes(tickvals=[-n for n in range(len(table))], ticktext=[f"row {n}" for n in table["row"]], showgrid=False)
     return figure.update_xaxes(visible=False, range=[0, 1])
 
-# %% ../../nbs/62_evaluation.tagging.ipynb #237ca6f2
+# %% ../../nbs/62_evaluation.tagging.ipynb #9c3f19d3
 HIDDEN, REACH = "□", 3  # what stands for a hidden word, and how far away words are told apart
 DISTANCES = ["the word itself", *(f"{n} {side}" for n in range(1, REACH + 1) for side in ("before", "after")), "further away"]
 
@@ -201,7 +201,7 @@ def _distance(gap: int) -> int:
     "Position in `DISTANCES` of a word that stands so far after another one."
     return 0 if gap == 0 else len(DISTANCES) - 1 if abs(gap) > REACH else 2 * abs(gap) - (gap < 0)
 
-
+# %% ../../nbs/62_evaluation.tagging.ipynb #8edec7d2
 def word_influence(
     evaluation: TagEvaluation,
     n_words: int = 200,  # words that are hidden at most
@@ -225,7 +225,7 @@ def word_influence(
     table = lambda found, empty: pd.Series(found).unstack().reindex(columns=DISTANCES).fillna(empty).reset_index(drop=True)
     return Explanation(DISTANCES, table(values, 0.0).to_numpy(dtype=float), table(inputs, ""), "probability of the tag", False)
 
-# %% ../../nbs/62_evaluation.tagging.ipynb #541b7849
+# %% ../../nbs/62_evaluation.tagging.ipynb #0a44ebb8
 def _worse(evaluation: TagEvaluation, texts: Sequence[str], back: Sequence[np.ndarray]) -> float:
     "The metric for other texts of the same sentences, their words in other places."
     (text,), name = evaluation.model.plan.inputs, evaluation.problem.metric
@@ -233,7 +233,7 @@ def _worse(evaluation: TagEvaluation, texts: Sequence[str], back: Sequence[np.nd
     said = [row[: len(order)][np.argsort(order)] for row, order in zip(codes, back)]
     return evaluate_metric(name, evaluation.y, np.concatenate(said))
 
-
+# %% ../../nbs/62_evaluation.tagging.ipynb #3f4e25d6
 def taken_away(
     evaluation: TagEvaluation,
     n_repeats: int = 5,  # ways to mix the words

@@ -69,7 +69,7 @@ class Chain(nn.Module):
             sums = torch.where(there[:, word : word + 1] > 0, longer, sums)
         return torch.logsumexp(sums + self.last, 1)
 
-# %% ../../nbs/47_models.tagging.ipynb #6447dbf1
+# %% ../../nbs/47_models.tagging.ipynb #34c71270
 @torch.no_grad()
 def best_tags(
     chain: Chain,  # the learned scores
@@ -89,7 +89,7 @@ def best_tags(
         way.append(source.gather(1, way[-1].unsqueeze(1)).squeeze(1))
     return torch.stack(way[::-1], 1)
 
-
+# %% ../../nbs/47_models.tagging.ipynb #e372661d
 def tag_shares(
     chain: Chain,  # the learned scores
     emissions: torch.Tensor,  # (rows, length, tags)
@@ -239,7 +239,7 @@ def hide_words(
     hidden = {name: parts[name].masked_fill((draw < part * share) & (parts[name] > 1), 1) for name, part in (("word", 1), ("ending", 2 / 3))}
     return parts | hidden, target
 
-# %% ../../nbs/47_models.tagging.ipynb #5b7512b6
+# %% ../../nbs/47_models.tagging.ipynb #c94c9f5a
 def _batches(tagger: SequenceTagger, pairs: list[tuple[list[str], list[str]]], looks: dict[str, dict[str, int]], seed: int) -> RecordBatches:
     "Batches of sentences and codes; longer sentences in pieces, empty ones left out."
     codes, most = {t: n for n, t in enumerate(tagger.classes_)}, tagger.max_words
@@ -250,7 +250,7 @@ def _batches(tagger: SequenceTagger, pairs: list[tuple[list[str], list[str]]], l
         target[row, : len(piece)] = [codes[t] for t in piece]
     return RecordBatches(numbers_of([s for s, _ in pieces], looks, length), target, tagger.batch_size, seed, hide_words, device_of(tagger.device))
 
-
+# %% ../../nbs/47_models.tagging.ipynb #a191ca4e
 def _learn(tagger: SequenceTagger, words: list[list[str]], tags: list[list[str]], held_out: list[tuple[Any, Any]], seconds: float | None) -> None:
     "Train, and keep the weights."
     seed, looks = int(check_random_state(tagger.random_state).randint(2**31)), learn_looks(words)
@@ -271,7 +271,7 @@ def _learn(tagger: SequenceTagger, words: list[list[str]], tags: list[list[str]]
     about = {"name": "tagger", "parts": [], "outputs": len(tagger.classes_), "config": config, "sizes": sizes, "looks": looks}
     tagger._keep(network_bytes(network, about))
 
-# %% ../../nbs/47_models.tagging.ipynb #4593d801
+# %% ../../nbs/47_models.tagging.ipynb #abb66eb4
 def _network_of(data: bytes) -> tuple[Reader, dict[str, Any]]:
     "The network of a fitted tagger, and what belongs to it."
     from safetensors.torch import load
@@ -282,11 +282,11 @@ def _network_of(data: bytes) -> tuple[Reader, dict[str, Any]]:
     network.load_state_dict(load(data), assign=True)
     return network.eval().requires_grad_(False), about
 
-
+# %% ../../nbs/47_models.tagging.ipynb #fd616100
 AT_ONCE = 20_000  # words that are tagged together at most
 
 
-def _read(tagger: SequenceTagger, X: Any, ask: Callable[..., torch.Tensor], empty: np.ndarray) -> list[np.ndarray]:
+def _read(tagger: KeptModel, X: Any, ask: Callable[..., torch.Tensor], empty: np.ndarray) -> list[np.ndarray]:
     "What `ask` says of each sentence, from chain, emissions and where words are."
     check_is_fitted(tagger, "model_")
     words, _ = checked_sentences(X)
@@ -307,8 +307,37 @@ def _read(tagger: SequenceTagger, X: Any, ask: Callable[..., torch.Tensor], empt
                 found[n] = answer[: len(words[n])]
     return found
 
-# %% ../../nbs/47_models.tagging.ipynb #af4301a4
-class SequenceTagger(KeptModel):
+# %% ../../nbs/47_models.tagging.ipynb #1239e5e8
+class _Answers(KeptModel):
+    "What a fitted tagger answers."
+
+    classes_: np.ndarray  # tags, in alphabetical order
+
+    def predict(
+        self,
+        X: Sequence[Sequence[str]],  # sentences, each a list of words
+    ) -> list[list[str]]:  # a tag for each word
+        "The best way to tag each sentence."
+        return [[str(self.classes_[code]) for code in codes] for codes in _read(self, X, best_tags, np.zeros(0, dtype=int))]
+
+    def predict_proba(
+        self,
+        X: Sequence[Sequence[str]],  # sentences, each a list of words
+    ) -> list[np.ndarray]:  # (words, tags) of each sentence, tags in the order of `classes_`
+        "Probability of each tag at each word, over all ways of tagging the sentence."
+        check_is_fitted(self, "model_")
+        return _read(self, X, tag_shares, np.zeros((0, len(self.classes_))))
+
+    def score(
+        self,
+        X: Sequence[Sequence[str]],  # sentences
+        y: Sequence[Sequence[str]],  # their tags
+    ) -> float:  # from 0 to 1
+        "F-measure over whole names."
+        return span_f1([list(s) for s in y], self.predict(X))
+
+# %% ../../nbs/47_models.tagging.ipynb #ce0226a1
+class SequenceTagger(_Answers):
     "Tags of words by a network and a chain (Huang, Xu and Yu 2015)."
 
     _opened = staticmethod(_network_of)
@@ -346,29 +375,6 @@ class SequenceTagger(KeptModel):
     ) -> SequenceTagger:  # itself
         "Learn; raises `ValueError` for sentences and tags that do not belong together."
         return _fit(self, *checked_sentences(X, y), checked_sentences(X_val, y_val) if X_val is not None else None, seconds)
-
-    def predict(
-        self,
-        X: Sequence[Sequence[str]],  # sentences, each a list of words
-    ) -> list[list[str]]:  # a tag for each word
-        "The best way to tag each sentence."
-        return [[str(self.classes_[code]) for code in codes] for codes in _read(self, X, best_tags, np.zeros(0, dtype=int))]
-
-    def predict_proba(
-        self,
-        X: Sequence[Sequence[str]],  # sentences, each a list of words
-    ) -> list[np.ndarray]:  # (words, tags) of each sentence, tags in the order of `classes_`
-        "Probability of each tag at each word, over all ways of tagging the sentence."
-        check_is_fitted(self, "model_")
-        return _read(self, X, tag_shares, np.zeros((0, len(self.classes_))))
-
-    def score(
-        self,
-        X: Sequence[Sequence[str]],  # sentences
-        y: Sequence[Sequence[str]],  # their tags
-    ) -> float:  # from 0 to 1
-        "F-measure over whole names."
-        return span_f1([list(s) for s in y], self.predict(X))
 
 # %% ../../nbs/47_models.tagging.ipynb #51199e46
 def _fit(
