@@ -1,12 +1,13 @@
 """Texts, pictures and networks: each figure beside its peer and the bar that it has to pass.
 
     python benchmarks/neural.py                     everything that this machine can do, one after the other (40 minutes on two cores)
-    python benchmarks/neural.py sst2 --seconds 300  one of sst2, mnist, cifar, overhead, resume, int8, gpu
+    python benchmarks/neural.py sst2 --seconds 300  one of sst2, mnist, cifar, curve, overhead, resume, int8, gpu
     python benchmarks/neural.py cifar --seed 1 --data ../shared/data
 
 sst2, mnist and cifar fit a model with `mlbench.fit` within the seconds that are given and judge it by the rows of the data's own test part, which nothing
-else has seen. overhead sets the training loop beside a bare loop of torch, resume kills a fit at ten steps, int8 shrinks an exported network, and gpu
-measures a large one where there is a graphics card. Exit code 1 when a bar is missed; what cannot be measured here says why and misses nothing.
+else has seen. curve shows the accuracy of one network against time, beside a plain loop of torch over the same network. overhead sets the training loop
+beside a bare loop of torch, resume kills a fit at ten steps, int8 shrinks an exported network, and gpu measures a large one where there is a graphics
+card. Exit code 1 when a bar is missed; what cannot be measured here says why and misses nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from typing import Any
 from common import options
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-NAMES = ("sst2", "mnist", "cifar", "overhead", "resume", "int8", "gpu")
-SECONDS = {"sst2": 300.0, "mnist": 180.0, "cifar": 600.0}
+NAMES = ("sst2", "mnist", "cifar", "curve", "overhead", "resume", "int8", "gpu")
+SECONDS = {"sst2": 300.0, "mnist": 180.0, "cifar": 600.0, "curve": 120.0}
 BARS = {"sst2": 0.80, "mnist": 0.985, "cifar": 0.55}
 
 
@@ -172,6 +173,15 @@ def bare_network(held: Any, seconds: float, seed: int) -> float:
         return float((network(shown).argmax(1).numpy() == held["y_test"]).mean())
 
 
+def curve(given: argparse.Namespace) -> list[Figure]:
+    "Accuracy against time of one network, beside a plain loop of torch over the same network."
+    import numpy as np
+    from common.curve import curves
+
+    held = dict(np.load(need(given, "cifar10_5000.npz")))
+    return [Figure(*row) for row in curves(held, given.seconds or SECONDS["curve"], given.seed)]
+
+
 def gpu(given: argparse.Namespace) -> list[Figure]:
     "A large network on a graphics card."
     import torch
@@ -213,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
     "What may be given on the command line."
     found = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__)
     found.add_argument("figures", nargs="*", choices=[*NAMES, []], default=[], metavar="FIGURE", help=f"some of {', '.join(NAMES)}; none takes all")
-    found.add_argument("--seconds", type=options.seconds, help="for each of sst2, mnist and cifar; else 300, 180 and 600")
+    found.add_argument("--seconds", type=options.seconds, help="for each of sst2, mnist, cifar and curve; else 300, 180, 600 and 120")
     found.add_argument("--seed", type=options.whole("a seed", 0, 0, options.LARGEST_SEED), default=0, help="of every random draw")
     found.add_argument("--data", type=Path, default=DATA, help="folder of the shared data")
     found.add_argument("--models", type=lambda text: [n.strip() for n in text.split(",") if n.strip()], help="candidates between commas; else the portfolio")
@@ -225,6 +235,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "sst2": sst2,
     "mnist": mnist,
     "cifar": cifar,
+    "curve": curve,
     "overhead": overhead,
     "resume": resume,
     "int8": int8,
