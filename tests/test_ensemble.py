@@ -55,7 +55,8 @@ def members(task, rows, skilled=4, noisy=3, seed=0):
     return y, good | {f"noise{i}": shares(rng.normal(size=(rows, k))) for i in range(noisy)}
 
 
-EVERY_METRIC = [(task, m.name) for task in TASKS for m in metrics_for(task)]
+BLENDED = [task for task in TASKS if task != "tagging"]  # tags of words come from one network
+EVERY_METRIC = [(task, m.name) for task in BLENDED for m in metrics_for(task)]
 
 
 @pytest.mark.parametrize("task,name", EVERY_METRIC)
@@ -116,7 +117,7 @@ def test_a_member_with_fewer_rows_is_left_out_and_none_is_an_error():
         usable_members({"a": np.array([1.0, np.nan]), "b": np.array([np.nan, 1.0])})
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", BLENDED)
 @pytest.mark.parametrize("rows", [4, 7, 30])
 def test_very_few_rows_still_give_something(task, rows):
     y, oof = members(task, rows)
