@@ -431,7 +431,8 @@ def _too_slow(self: Arena, entry: Entry, waiting: int) -> bool:
         return False
     left, ahead = max(self.time_left(), 0.0) * self.workers, self.features_ahead(entry.spec.style)
     if entry.fits:
-        return ahead + (self.n_folds - len(entry.fits)) * entry.per_fold > 1.2 * left
+        least = 0.5 if entry.spec.style == "parts" else 1.0  # these networks end within their seconds, however few
+        return ahead + least * (self.n_folds - len(entry.fits)) * entry.per_fold > 1.2 * left
     kind = entry.spec.base or entry.spec.name
     usual = min((e.per_fold for e in self.entries.values() if (e.spec.base or e.spec.name) == kind and e.fits), default=0.0)
     loading = TORCH if entry.spec.family == "neural" and "torch._dynamo" not in sys.modules else 0.0
