@@ -17,13 +17,13 @@ from mlbench.core.files import read_lines
 from mlbench.core.progress import set_sink
 from mlbench.models import happenings as moments
 from mlbench.models.batches import RecordBatches, as_tensors, step_seed, step_slice, steps_of_epoch
-from mlbench.models.checkpoints import Checkpoint, CheckpointError, copy_into, read_state, read_weights, write_state, write_weights
 from mlbench.models.happenings import Curves, EarlyStopping, Happening, TensorBoard, rehearsed
 from mlbench.models.loop import DivergedError, Trainer, find_rate, largest_batch, suggested_rate
 from mlbench.models.loopstate import LoopSettings, State, check_settings, compiled, tensors_of
 from mlbench.models.losses import Contrastive, CrossEntropy, Focal, Huber, Quantile, Squared, balanced_weights, make_loss
 from mlbench.models.rounds import ended_by
 from mlbench.models.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, plateau_factor, rate_factors, simulate, weight_groups
+from mlbench.models.states import Checkpoint, CheckpointError, copy_into, read_state, read_weights, write_state, write_weights
 
 
 class Drop(nn.Module):
@@ -812,7 +812,7 @@ def test_weights_in_a_folder_can_be_used_by_themselves(tmp_path):
 
 def test_a_state_is_replaced_whole_when_writing_fails(tmp_path, monkeypatch):
     write_state(tmp_path, {"network.w": torch.zeros(2)}, {"step": 1})
-    monkeypatch.setattr("mlbench.models.checkpoints.json.dumps", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("mlbench.models.states.json.dumps", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_state(tmp_path, {"network.w": torch.ones(2)}, {"step": 2})
     monkeypatch.undo()

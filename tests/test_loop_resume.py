@@ -14,12 +14,12 @@ from torch import nn
 
 from mlbench.core.resuming import Checkpoints, InnerPiece, inner_piece, resumable
 from mlbench.models.batches import RecordBatches
-from mlbench.models.checkpoints import Checkpoint, CheckpointError
 from mlbench.models.happenings import Happening
 from mlbench.models.loop import Trainer
 from mlbench.models.loopstate import LoopSettings
 from mlbench.models.losses import CrossEntropy
 from mlbench.models.schedules import OPTIMIZERS, SCHEDULES
+from mlbench.models.states import Checkpoint, CheckpointError
 
 HERE = Path(__file__)
 
@@ -283,7 +283,7 @@ def test_a_state_of_another_network_or_of_other_settings_is_refused(tmp_path):
 
 def test_writing_is_never_half_done(tmp_path, monkeypatch):
     "Killed while the state is written: after the weights, and just before the facts get their name."
-    import mlbench.models.checkpoints as module
+    import mlbench.models.states as module
 
     whole, real = trainer_of(), module.write_weights
     whole.fit()
@@ -311,7 +311,7 @@ sys.path.insert(0, {here!r})
 import torch
 torch.set_num_threads(1)
 from test_loop_resume import Kill, trainer_of
-from mlbench.models.checkpoints import Checkpoint, write_weights
+from mlbench.models.states import Checkpoint, write_weights
 
 kill = int(sys.argv[1])
 trainer = trainer_of([Kill(kill, "signal")] if kill else [])
@@ -321,7 +321,7 @@ write_weights(sys.argv[3], trainer.tensors)
 
 
 def test_processes_that_are_killed_come_to_the_weights_of_one_that_was_not(tmp_path):
-    from mlbench.models.checkpoints import read_weights
+    from mlbench.models.states import read_weights
 
     run = lambda *words: subprocess.run([sys.executable, "-c", CHILD.format(here=str(HERE.parent)), *words], cwd=HERE.parents[1]).returncode
     assert run("0", "", str(tmp_path / "whole.safetensors")) == 0

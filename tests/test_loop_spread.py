@@ -15,12 +15,12 @@ from torch import nn
 from mlbench.core.errors import UsageError
 from mlbench.core.settings import child_environment
 from mlbench.models.batches import RecordBatches
-from mlbench.models.checkpoints import Checkpoint, read_state, read_weights
 from mlbench.models.happenings import Happening
 from mlbench.models.loop import Trainer
 from mlbench.models.loopstate import LoopSettings
 from mlbench.models.losses import CrossEntropy
 from mlbench.models.spread import Spread, together
+from mlbench.models.states import Checkpoint, read_state, read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ import json
 import sys
 sys.path.insert(0, {here!r})
 from test_loop_spread import *
-from mlbench.models.checkpoints import write_weights
+from mlbench.models.states import write_weights
 
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)

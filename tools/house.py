@@ -27,7 +27,7 @@ BELOW["widgets"] = {"core", "data", "problem", "models", "chain", *STAGES}
 BELOW["cli"] = BELOW["lab"] = BELOW["widgets"] | {"widgets", "lab"}
 HEAVY = {"torch", "shap", "lightgbm", "wandb", "mlflow", "onnx", "onnxruntime"}
 NETWORKS = (  # modules whose classes are torch's: they load torch, and no module beside them loads them
-    "layers convnets sequences bags fusion batches loopstate looptime looprecord loopfaults looptrials loop schedules losses checkpoints happenings spread "
+    "layers convnets sequences bags fusion batches loopstate looptime looprecord loopfaults looptrials loop schedules losses states happenings spread "
     "augment autoencoder generators pretraining distilling transfer lora tagging taggers pruning opening"
 )
 DEVELOPERS = {"nbdev", "execnb", "fastcore", "ghapi", "fastgit", "pytest"}

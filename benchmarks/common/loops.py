@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlbench.models.batches import RecordBatches
-from mlbench.models.checkpoints import Checkpoint
 from mlbench.models.happenings import Happening
 from mlbench.models.loop import Trainer
 from mlbench.models.loopstate import LoopSettings
 from mlbench.models.losses import CrossEntropy
 from mlbench.models.schedules import weight_groups
+from mlbench.models.states import Checkpoint
 
 
 class Table(nn.Module):

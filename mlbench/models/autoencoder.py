@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.resuming import inner_piece
-from .checkpoints import Checkpoint
 from .layers import made
 from .lazymodel import KeptModel
 from .loop import LoopSettings, RecordBatches, State, Trainer, device_of
 from .neural import one_thread, split_held_out
+from .states import Checkpoint
 
 # %% auto #0
 __all__ = ['Needle', 'squared', 'distance_of_cloud', 'CloudLoss', 'trained', 'center_and_spread', 'Autoencoder',

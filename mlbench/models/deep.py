@@ -202,7 +202,7 @@ def _weights_in(start: Any) -> dict[str, Any]:
     if isinstance(start, Mapping):
         return dict(start)
     if isinstance(start, str | Path):
-        from mlbench.models.checkpoints import read_weights
+        from mlbench.models.states import read_weights
 
         return read_weights(Path(start))
     try:
@@ -258,8 +258,8 @@ def _new_network(self: _Deep, record: np.ndarray, parts: Sequence[Part], outputs
 def _learn(self: _Deep, record: np.ndarray, parts: Sequence[Part], y: np.ndarray, classes: np.ndarray | None, held: Any, seconds: float | None) -> None:
     "Set rows aside if none are given, train, and keep the network, the epochs and what repeats them."
     from mlbench.models.augment import augment_of
-    from mlbench.models.checkpoints import Checkpoint
     from mlbench.models.loop import RecordBatches, Trainer, device_of
+    from mlbench.models.states import Checkpoint
 
     random, judged = check_random_state(self.random_state), held is not None
     seed, count = int(random.randint(2**31 - 1)), 0 if classes is None else len(classes)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from .batches import Ahead, Batches, RecordBatches, step_seed, step_slice, steps_of_epoch
-from .checkpoints import copy_into
 from .happenings import EVENTS, Happening, bound, check_happenings, listeners, usual
 from .loopfaults import DivergedError, _begin_again, _explain, _look
 from .looprecord import _check_kept, _facts, _first_average, _forget_optimizer, _numbers, _replay, _restore_optimizer, _set_rates, _take_back
@@ -26,6 +25,7 @@ from .looptime import _change_plan, _make_plan, _pace, _watch
 from .looptrials import find_rate, largest_batch, suggested_rate  # noqa: F401
 from .neural import _turn
 from .schedules import Both, make_optimizer
+from .states import copy_into
 
 _all_ = ["LoopSettings", "RecordBatches", "State", "DivergedError", "find_rate", "suggested_rate", "largest_batch"]
 
@@ -260,7 +260,7 @@ def _finish(self: Trainer) -> None:
 def _fit(
     self: Trainer,
     seconds: float | None = None,  # the plan ends within them; None takes all epochs
-    keep: Any = None,  # a `checkpoints.Checkpoint`, from which a state is taken back; None keeps nothing
+    keep: Any = None,  # a `states.Checkpoint`, from which a state is taken back; None keeps nothing
 ) -> State:  # its network has the best weights
     "Train, or go on with a training that was killed."
     began, state = time.monotonic(), self.state

@@ -13,8 +13,8 @@ import torch
 from ..core.errors import DataError, MlbenchError
 from ..core.progress import report
 from .batches import step_slice
-from .checkpoints import copy_into
 from .loopstate import State
+from .states import copy_into
 
 if TYPE_CHECKING:
     from mlbench.models.loop import Trainer

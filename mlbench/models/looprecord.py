@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..core.files import plain
 from ..core.progress import report
-from .checkpoints import CheckpointError, copy_into
 from .loopstate import ASKED, TIME_OVER
 from .schedules import plateau_factor, rate_factors
+from .states import CheckpointError, copy_into
 
 if TYPE_CHECKING:
     from mlbench.models.loop import Trainer

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .batches import step_slice
-from .checkpoints import copy_into
 from .loopstate import ASKED, TIME_OVER
 from .rounds import asked_to_end
 from .schedules import read_plan
+from .states import copy_into
 
 if TYPE_CHECKING:
     from mlbench.models.loop import Trainer

@@ -22,7 +22,6 @@ from ..core.resuming import inner_piece
 from ..core.show import number
 from ..data.parts import Part
 from ..data.pieces import piece_ids
-from .checkpoints import Checkpoint
 from .deep import HEAD, as_parts, checked_rows, told_of
 from .fusion import NETWORKS, USUAL
 from .happenings import Happening
@@ -32,6 +31,7 @@ from .loop import LoopSettings, RecordBatches, Trainer, device_of
 from .neural import one_thread, quiet_torch, softmax, split_held_out
 from .opening import Opened, check_same, checkpoint_hash, numbers_of, open_checkpoint, quietly, transformers_library, width_of, without_pooler
 from .rounds import TooLong, known_rows
+from .states import Checkpoint
 
 # %% auto #0
 __all__ = ['PIECES', 'WAYS', 'texts_of', 'token_rows', 'pixel_rows', 'read_parts', 'TransferNet', 'blocks_of', 'Thaw',

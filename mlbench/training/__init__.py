@@ -64,7 +64,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "LoopSettings": "mlbench.models.loop",
         "RecordBatches": "mlbench.models.loop",
         "Happening": "mlbench.models.happenings",
-        "Checkpoint": "mlbench.models.checkpoints",
+        "Checkpoint": "mlbench.models.states",
         "find_rate": "mlbench.models.loop",
         "suggested_rate": "mlbench.models.loop",
         "largest_batch": "mlbench.models.loop",
