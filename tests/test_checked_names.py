@@ -86,6 +86,8 @@ def test_what_a_person_must_be_able_to_follow(clinic):
         plan_chain(give(clinic, "models: [lightgbm, svm]", readable))
     with pytest.raises(ParameterError, match="nobody can follow how lightgbm decides.*Search linear"):
         plan_chain(give(clinic, "search_kinds: [tree, lightgbm]", readable))
+    with pytest.raises(ParameterError, match="bilstm_crf is not for the task binary"):
+        plan_chain(give(clinic, "search_kinds: [bilstm_crf]"))
     assert plan_chain(give(clinic, "search_kinds: [tree, linear]", readable)).stages
 
 
@@ -95,7 +97,7 @@ def test_all_mistakes_come_together_and_good_names_pass(clinic):
     told = str(caught.value)
     assert all(words in told for words in ("'lightgb'", "'linea'", "'svn'", "'brie'", "between 0 and 1"))
     every = ", ".join(s.name for s in MODELS)
-    plan = plan_chain(give(clinic, f"models: [{every}]\n  search_kinds: [{', '.join(SPACES)}]\n  metric: brier"))
+    plan = plan_chain(give(clinic, f"models: [{every}]\n  search_kinds: [{', '.join(s.name for s in MODELS if s.name in SPACES)}]\n  metric: brier"))
     assert len(plan.stages) == len(clinic.stages) and plan_chain(give(clinic, "models: []\n  metric: null")).stages
 
 

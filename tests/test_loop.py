@@ -714,6 +714,22 @@ def test_a_step_that_does_not_fit_is_taken_in_pieces(error):
     assert all(torch.allclose(t, wide.tensors[name], atol=1e-6) for name, t in narrow.tensors.items())
 
 
+def test_rows_to_judge_that_do_not_fit_are_judged_in_pieces():
+    class Tight(Narrow):
+        def forward(self, parts):
+            if not self.training and len(parts["table"]) > self.most:
+                raise MemoryError
+            return self.net(parts)
+
+    tight, wide = trained(Tight(5), held_out=held()), trained(Narrow(1000), held_out=held())
+    assert [n.split(" did not")[0] for n in tight.state.notes][0].endswith("rows to judge") and tight.judged_at_once <= 5
+    assert len(tight.state.notes) < 5, "what does not fit is not tried again in every epoch"
+    assert all(torch.equal(t, wide.tensors[name]) for name, t in tight.tensors.items())
+    assert np.allclose([h["validation_loss"] for h in tight.state.history], [h["validation_loss"] for h in wide.state.history])
+    with pytest.raises(moments.TooLarge, match="A single row"):
+        trained(Tight(0), held_out=held())
+
+
 def test_a_row_that_does_not_fit_is_told():
     with pytest.raises(moments.TooLarge, match="A single row of this network does not fit into memory. Choose a smaller"):
         trained(Narrow(0))

@@ -168,3 +168,34 @@ def test_an_unchanged_run_starts_no_kernel(chain):
     before = sorted(p.name for p in run.parent.iterdir())
     assert Path(mlbench("run", "shop", *case.get("run", []), cwd=run.parents[2])).name == run.name
     assert sorted(p.name for p in run.parent.iterdir()) == before
+
+
+def reader_for(folder: Path) -> tuple[dict, str]:
+    "Reviews, and a checkpoint that knows some of their words."
+    from checkpoints import saved_reader
+
+    return text_table(folder), str(saved_reader(folder / "reader", sorted({w for s in [*GOOD, *BAD] for w in s.split()} | set(FILLER))))
+
+
+def viewer_for(folder: Path) -> tuple[dict, str]:
+    "Digits by their paths, and a checkpoint that looks at pictures."
+    from checkpoints import saved_viewer
+
+    return path_table(folder), str(saved_viewer(folder / "viewer"))
+
+
+@pytest.mark.parametrize("made", [reader_for, viewer_for], ids=lambda made: made.__name__)
+def test_a_checkpoint_and_smaller_files_go_the_whole_way(made, tmp_path):
+    case, checkpoint = made(tmp_path)
+    kind = "text_checkpoint" if made is reader_for else "image_checkpoint"
+    rival = "word_linear" if made is reader_for else "patch_linear"
+    mlbench("new", "shop", "--data", case["data"], "--target", case["target"], cwd=tmp_path)
+    wanted = ["-p", f"training.checkpoint={checkpoint}", "-p", f"training.models=[dummy,{rival}]", "-p", "deployment.shrink=auto"]
+    run = tmp_path / "shop" / "runs" / Path(mlbench("run", "shop", *wanted, "-p", "deployment.shrink_seconds=10", *case.get("run", []), cwd=tmp_path)).name
+    tried = {c["name"]: c for c in read_json(artifacts(run, "04_training") / "trials.json")["candidates"]}
+    assert set(tried) == {"dummy", rival, f"{kind}_frozen", f"{kind}_thawed"} and not any(c["failure"] for c in tried.values())
+    notebook = run / "stages" / "06_deployment" / "notebook.ipynb"
+    said = notebook.read_text(encoding="utf-8")
+    assert "as it is" in said and "student" in said and notebook.stat().st_size <= 1_000_000
+    with start_service(artifacts(run, "06_deployment") / "bundle") as service:
+        assert len(ask(service.url, [case["ask"], dict.fromkeys(case["ask"])])["predictions"]) == 2

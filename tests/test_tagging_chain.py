@@ -18,11 +18,13 @@ from mlbench.eda import find_all, look_at
 from mlbench.eda.images import media_figures_of
 from mlbench.evaluation import evaluate_model, performance_figures, permutation_importance, ranked_columns, shap_values, slice_figure
 from mlbench.features import make_plan
+from mlbench.features.media import media_figures
 from mlbench.problem.problem import Problem
 from mlbench.problem.proposal import propose
 from mlbench.problem.target import make_target
 from mlbench.training import Arena, Model, choice_sentence, compared, fit_chosen, gain_sentence, oof_figure, with_ensemble
 from mlbench.training.lineup import line_up_for
+from mlbench.training.search import search
 
 SMALL = {"width": 32, "embedding": 16, "max_epochs": 6, "learning_rate": 0.02}
 
@@ -106,6 +108,13 @@ def test_a_look_at_tags_counts_pieces_in_their_place(work):
     assert "unclear words" in {f.kind for f in find_all(look).found}
 
 
+def test_words_are_drawn_as_a_tagger_reads_them(work):
+    _, models, train, _ = work
+    model = models["word_tags"]
+    (drawn,) = media_figures(model.plan, train, model.schema).items()
+    assert drawn[0] == "text as taggers read it" and {0, 2} == set(drawn[1].data[0].z.ravel().tolist())
+
+
 @pytest.mark.parametrize("name", ["word_tags", "bilstm_crf", "transformer_crf"])
 def test_the_file_says_what_the_model_says(work, tmp_path, name):
     _, models, train, test = work
@@ -144,3 +153,12 @@ def test_networks_are_made_again_with_the_same_weights(work):
         fit.estimator = None
     again = [f.estimator.model_ for _, f in sorted(arena.fitted("bilstm_crf").items())]
     assert all(np.array_equal(a, b) for a, b in zip(before, again))
+
+
+def test_settings_of_networks_are_searched(work):
+    arena = work[0].arena
+    quick = {"bilstm_crf": {"width": {"choices": [32, 64]}, "dropout": [0.0, 0.5]}}
+    tried = search(arena, [arena.entries["bilstm_crf"].spec], trials=2, spaces=quick)
+    made = [t for t in tried.records if t.number]
+    assert [t.state in ("finished", "stopped") for t in made] == [True, True] and tried.metric == "span_f1", tried.notes
+    assert all(set(t.params) == {"width", "dropout"} for t in made[1:])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,9 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 import torch
 
+from mlbench.deployment.torchgraph import network_difference
 from mlbench.models import transfer
-from mlbench.models.opening import check_checkpoint, open_checkpoint
+from mlbench.models.opening import check_checkpoint, look_at_checkpoint, open_checkpoint
 from mlbench.models.transfer import Embeddings, TransferClassifier, TransferRegressor, blocks_of, texts_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
@@ -174,6 +176,9 @@ def test_folders_that_cannot_be_opened_are_told_in_words(reader, tmp_path):
     with pytest.raises(UsageError, match=r"only model.bin, and opening a pickle"):
         check_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="config.json is no configuration"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text((reader / "config.json").read_text())
     with pytest.raises(UsageError, match="cannot be opened"):
         open_checkpoint(tmp_path)
     with pytest.raises(UsageError, match="expected one of frozen, head, gradual, lora"):
@@ -208,3 +213,43 @@ def test_what_is_not_installed_is_named(reader, monkeypatch, package, how, extra
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(UsageError, match=rf'needs {package}, which is not installed. Write: pip install "mlbench\[{extra}\]"'):
         TransferClassifier(reader, how=how, epochs=1).fit(TEXTS, FINE)
+
+
+def timm_checkpoint(folder, architecture="test_vit"):
+    "A tiny network of timm in a folder, as it is saved for the hub."
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"timm is not installed, or no torchvision that fits torch: {error}")
+    torch.manual_seed(0)
+    timm.models.save_for_hf(timm.create_model(architecture, pretrained=False), folder, safe_serialization=True)
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["resnet10t", "test_vit", "test_convnext", "test_efficientnet"])
+@pytest.mark.parametrize("how", ["frozen", "gradual"])
+def test_a_network_of_timm_learns_and_is_stored(tmp_path, architecture, how):
+    pixels = np.random.default_rng(0).integers(0, 120, (24, 20, 20, 3)).astype(np.uint8)
+    pixels[::2] += 120
+    folder = timm_checkpoint(tmp_path, architecture)
+    model = TransferClassifier(folder, how=how, epochs=4, random_state=0).fit(pixels, np.arange(24) % 2)
+    assert model.score(pixels, np.arange(24) % 2) > 0.7
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.predict_proba(pixels), model.predict_proba(pixels))
+    assert network_difference(model.torch_network(), {"pixels": pixels}) < 1e-4
+
+
+def test_a_network_of_timm_without_timm_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18", "pretrained_cfg": {}}')
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UsageError, match="resnet18 is a network of timm, which cannot be imported here.*pip install timm torchvision"):
+        look_at_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "3"])
+def test_a_configuration_that_is_none_is_told(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageError, match="config.json is no configuration .* Expected JSON"):
+        look_at_checkpoint(tmp_path)

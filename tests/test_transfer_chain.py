@@ -11,61 +11,42 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from bundles import packed_in
+from checkpoints import SMALL, saved_reader, saved_viewer, transformers
 from test_media_export import png
 
 from mlbench.core.errors import DataError, ExportError, UsageError
-from mlbench.data.schema import infer_schema
-from mlbench.features.plan import make_plan
-from mlbench.problem.target import make_target
-
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install 'mlbench[text]'")
-
-import torch
-
 from mlbench.data.pieces import piece_ids
+from mlbench.data.schema import infer_schema
 from mlbench.deployment import ask, smoke_test, start_service
 from mlbench.deployment.parity import proven_onnx
 from mlbench.deployment.rows import Scorer
+from mlbench.deployment.shrinking import WAYS, smaller_file
 from mlbench.deployment.steps import feeds
 from mlbench.deployment.torchgraph import network_difference
+from mlbench.features.plan import make_plan
 from mlbench.models.opening import Opened, _tried, look_at_checkpoint, open_checkpoint, without_pooler
 from mlbench.models.registry import checkpoint_specs, model_spec
 from mlbench.models.transfer import TransferClassifier, TransferNet
+from mlbench.problem.target import make_target
 from mlbench.training.arena import Arena
 from mlbench.training.blend import assembled
+from mlbench.training.front import fit
 from mlbench.training.lineup import from_checkpoint
 from mlbench.training.model import Model
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = ["fine", "dull", "film", "the", "plot", "actors", "great", "boring"]
-
-
-def saved_reader(folder):
-    "A tiny BERT of the words above."
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    known = {w: n for n, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    words = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    torch.manual_seed(0)
-    transformers.BertModel(transformers.BertConfig(vocab_size=len(known), max_position_embeddings=64, **SMALL)).save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    return saved_reader(tmp_path_factory.mktemp("reader"))
+    return saved_reader(tmp_path_factory.mktemp("reader"), WORDS)
 
 
 @pytest.fixture(scope="module")
 def viewer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("viewer")
-    torch.manual_seed(0)
-    transformers.ViTModel(transformers.ViTConfig(image_size=16, patch_size=8, **SMALL)).save_pretrained(folder)
-    return folder
+    return saved_viewer(tmp_path_factory.mktemp("viewer"))
 
 
 def offers(rows: int = 60, photos: bool = False) -> pd.DataFrame:
@@ -143,7 +124,7 @@ def test_a_short_time_is_kept_or_the_candidate_says_that_it_is_too_short(reader)
 def test_a_stored_blend_answers_without_the_folder(tmp_path):
     import shutil
 
-    folder = saved_reader(tmp_path / "reader")
+    folder = saved_reader(tmp_path / "reader", WORDS)
     frame = offers()
     model = blended(frame, quick(folder))
     model.save(tmp_path / "model")
@@ -173,6 +154,27 @@ def test_the_frozen_network_of_all_folds_stands_in_the_file_once(reader):
     backbone = sum(p.numel() * 4 for p in open_checkpoint(reader).backbone.parameters())
     assert len(model.pipeline.members_[0]["estimators"]) == 2
     assert sum(len(t.raw_data) for t in inside) < 1.3 * backbone
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_smaller_files_of_a_checkpoint_cut_texts_the_same_way(blend, way):
+    frame, model = blend
+    data, _ = proven_onnx(model, frame)
+    given = feeds(model.conform(frame), {"note": "text", "price": "number"})
+    smaller = smaller_file(data, way, given)
+    assert len(smaller) < len(data) and Scorer(smaller).made_outside == Scorer(data).made_outside
+    assert np.abs(Scorer(smaller)(given) - Scorer(data)(given)).max() < 0.1
+
+
+def test_fit_takes_a_checkpoint_without_a_project(reader):
+    frame, asked = offers(90), {"columns": {"kinds": {"note": "text"}}, "models": ["dummy"], "ensemble": False, "search_trials": 0}
+    model = fit(frame, "sold", checkpoint=reader, verbose=False, **asked)
+    assert set(model.comparison.arena.entries) == {"dummy", "text_checkpoint_frozen", "text_checkpoint_thawed"}
+    assert model.spec_name.startswith("text_checkpoint") and model.predict_proba(frame).shape == (90, 2)
+    again = fit(frame, "sold", checkpoint=reader, verbose=False, replay=json.loads(json.dumps(model.comparison.arena.record())), **asked)
+    assert np.array_equal(again.predict_proba(frame), model.predict_proba(frame))
+    with pytest.raises(UsageError, match="only models that one can are asked for"):
+        fit(frame, "sold", checkpoint=reader, interpretable=True, verbose=False, columns={"kinds": {"note": "text"}})
 
 
 def test_a_bundle_declares_the_pieces_and_a_service_cuts_them(blend, tmp_path):
@@ -236,7 +238,7 @@ def test_a_checkpoint_that_cannot_be_used_is_told_before_anything_is_learned(rea
     with pytest.raises(UsageError, match="reads a column of kind image, and the table has none .1 text, 1 numeric."):
         from_checkpoint(problem, plan, str(viewer))
     readable = SimpleNamespace(task="binary", constraints=SimpleNamespace(interpretable=True, device="auto"))
-    with pytest.raises(UsageError, match="no person can read, as constraints.interpretable asks"):
+    with pytest.raises(UsageError, match="no person can read, and only models that one can are asked for"):
         from_checkpoint(readable, plan, str(reader))
     with pytest.raises(UsageError, match="is no folder here, and nothing is fetched unasked.*download=True"):
         from_checkpoint(problem, plan, "distilbert-base-uncased")
@@ -262,7 +264,7 @@ def test_rows_that_another_tokeniser_has_cut_are_refused(reader):
 
 
 def test_a_folder_that_has_changed_is_not_learned_from(reader, tmp_path):
-    folder = saved_reader(tmp_path / "reader")
+    folder = saved_reader(tmp_path / "reader", WORDS)
     spec = quick(folder)[0]
     transformers.BertModel(transformers.BertConfig(vocab_size=12, max_position_embeddings=64, **SMALL)).save_pretrained(folder)
     with pytest.raises(UsageError, match="is not what it was"):

@@ -25,8 +25,7 @@ from ..core.settings import runner_alive, runner_mark
 from ..core.show import Facts
 
 # %% auto #0
-__all__ = ['BY_HAND', 'now', 'as_time', 'seconds_between', 'new_run_id', 'process_mark', 'process_alive', 'Run', 'list_runs',
-           'number_of']
+__all__ = ['BY_HAND', 'now', 'as_time', 'new_run_id', 'process_mark', 'process_alive', 'Run', 'list_runs', 'number_of']
 
 # %% ../../nbs/92_chain.run.ipynb #9cb34a0e
 BY_HAND = "by-hand"
@@ -42,14 +41,6 @@ def as_time(
 ) -> str:  # such as `2026-11-21T05:20:10.123Z`
     "A time as it is written in records."
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def seconds_between(
-    start: str,  # as `now` writes it
-    end: str,  # as `now` writes it
-) -> float:
-    "Seconds between two times."
-    return round((dt.datetime.fromisoformat(end) - dt.datetime.fromisoformat(start)).total_seconds(), 3)
 
 
 def new_run_id() -> str:

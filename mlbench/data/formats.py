@@ -31,7 +31,7 @@ _MAGIC = ((b"PAR1", "parquet"), (b"ARROW1", "feather"), (b"FEA1", "feather"), (b
 # %% ../../nbs/05_data.formats.ipynb #39662b77
 def kind_of_file(
     path: Path,
-) -> str:  # delimited, json, parquet, feather, excel, old excel or sqlite
+) -> str:  # delimited, json, conll, parquet, feather, excel, old excel or sqlite
     "Recognise a file."
     with open(path, "rb") as file:
         head = file.read(16)
@@ -42,7 +42,7 @@ def kind_of_file(
             head = stream.read(16)
     found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
     named = KINDS_OF_FILES.get(bare_suffix(path))
-    if found or named in ("json", "delimited"):
+    if found or named in ("json", "delimited", "conll"):
         return found or str(named)
     if named == "excel" or (named and head):
         raise DataError(

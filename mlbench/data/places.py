@@ -27,6 +27,7 @@ KINDS_OF_FILES = {
         "json": "jsonl ndjson json",
         "parquet": "parquet pq",
         "feather": "feather arrow ipc",
+        "conll": "conll conllu iob iob2 bio bioes",
         "excel": "xlsx xlsm",
         "old excel": "xls xlsb ods",
         "sqlite": "db sqlite sqlite3",

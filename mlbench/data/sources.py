@@ -22,6 +22,7 @@ from ..core.errors import DataError
 from ..core.secrets import mask
 from ..core.settings import cpu_count
 from ..core.show import escape, plural
+from .conll import read_conll
 from .delimited import ReadOptions, read_delimited
 from .dialect import Assumption
 from .folders import is_image_folder
@@ -87,8 +88,10 @@ def _check_choices(kind: str, name: str, c: _Choices) -> None:
         wrong.append(("query" if c.query else "table", "databases"))
     if kind != "excel" and c.sheet is not None:
         wrong.append(("sheet", "Excel workbooks"))
-    if kind != "delimited" and (c.text.separator or c.text.encoding):
-        wrong.append(("separator" if c.text.separator else "encoding", "text files"))
+    if kind != "delimited" and c.text.separator:
+        wrong.append(("separator", "text files"))
+    if kind not in ("delimited", "conll") and c.text.encoding:
+        wrong.append(("encoding", "text files"))
     if wrong:
         raise DataError(f"{wrong[0][0]}= is for {wrong[0][1]}, and {name} is read as {kind}. Leave it out.")
 
@@ -112,6 +115,9 @@ def _read_one(path: Path, c: _Choices, text_columns: frozenset[str]) -> tuple[pa
         return table, told + more, c.types
     if kind == "sqlite":
         table, more = read_sql(f"sqlite:///{path.resolve()}", path.parent, c.query, c.table, c.text.n_rows)
+        return table, told + more, c.types
+    if kind == "conll":
+        table, more = read_conll(path, c.text.encoding, c.text.n_rows)
         return table, told + more, c.types
     table = read_json(path) if kind == "json" else read_typed(path, kind)
     if not len(table) or not table.column_names:

@@ -162,7 +162,6 @@ def _number_pattern(decimal: str, thousands: str | None) -> str:
     return rf"[-+]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?"
 
 
-_SPECIAL = re.compile(r"[-+]?(?:inf|infinity|nan)", re.IGNORECASE)
 _PADDED = r"^[-+]?0\d+$"
 _TOO_LONG = r"^[-+]?\d{19,}$"
 

@@ -15,7 +15,7 @@ from ..core.errors import ExportError
 from ..core.files import sha256_text, stable_json
 from .graph import Block, Graph, converts
 from .parts import image_inputs
-from .steps import INT64, class_answers, value_answer  # and with them the converters of all steps before the estimator
+from .steps import INT64, class_answers, network_answers  # and with them the converters of all steps before the estimator
 
 # %% auto #0
 __all__ = ['probabilities', 'linear', 'all_classes', 'pipeline_to_onnx', 'schema_hash', 'input_kinds', 'to_onnx']
@@ -97,16 +97,7 @@ def _perceptron(graph: Graph, step: Any, blocks: list[Block]) -> Block:
     return block
 
 
-@converts("mlbench.TorchMLPClassifier")
-def _perceptron_classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "A softmax over the last layer, for two classes as well."
-    return [class_answers(graph, _perceptron(graph, step, blocks))]
-
-
-@converts("mlbench.TorchMLPRegressor")
-def _perceptron_value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "The last layer, back on the scale of the target."
-    return [value_answer(graph, step, _perceptron(graph, step, blocks))]
+network_answers("TorchMLP", _perceptron)
 
 # %% ../../nbs/70_deployment.onnx.ipynb #bec19487
 def all_classes(

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.errors import ExportError
 from .graph import Block, Graph, ImageForm, converts
-from .steps import DOUBLE, chosen_blocks, class_answers, cut_at, cut_by, text_columns, through, value_answer
+from .steps import DOUBLE, chosen_blocks, cut_at, cut_by, network_answers, text_columns, through
 from .torchgraph import network_block
 
 # %% auto #0
@@ -206,13 +206,4 @@ def _outputs(graph: Graph, step: Any, blocks: list[Block]) -> Block:
     return network_block(graph, step.torch_network(), _network_inputs(graph, step, blocks))
 
 
-@converts("mlbench.DeepClassifier")
-def _deep_classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "A softmax of the scores, for two classes as well."
-    return [class_answers(graph, _outputs(graph, step, blocks))]
-
-
-@converts("mlbench.DeepRegressor")
-def _deep_value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "The value on the scale of the target."
-    return [value_answer(graph, step, _outputs(graph, step, blocks))]
+network_answers("Deep", _outputs)

@@ -11,7 +11,7 @@ from ..core.errors import ExportError
 from ..core.files import sha256_text
 from .graph import Block, Graph, converts
 from .parts import _outputs, _steps_with_columns
-from .steps import class_answers, text_columns, value_answer
+from .steps import network_answers, text_columns
 
 # %% auto #0
 __all__ = ['pieces_of']
@@ -30,16 +30,7 @@ def _pieces(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
     return [Block(name, "tokens", length)]
 
 # %% ../../nbs/71_deployment.readers.ipynb #ac7520bd
-@converts("mlbench.TransferClassifier")
-def _transfer_classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "A softmax of the scores, for two classes as well."
-    return [class_answers(graph, _outputs(graph, step, blocks))]
-
-
-@converts("mlbench.TransferRegressor")
-def _transfer_value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
-    "The value on the scale of the target."
-    return [value_answer(graph, step, _outputs(graph, step, blocks))]
+network_answers("Transfer", _outputs)
 
 # %% ../../nbs/71_deployment.readers.ipynb #3f825be0
 def pieces_of(

@@ -183,7 +183,7 @@ def smaller_file(
     "The same model with smaller weights; `UsageError` for an unknown way."
     if way not in WAYS:
         raise UsageError(f"way={way!r} is unknown. {did_you_mean(way, WAYS)}")
-    count = len(next(iter(given.values())))
+    given, count = Scorer(data).completed(given), len(next(iter(given.values())))
     rows = ({n: v[start : start + batch] for n, v in given.items()} for start in range(0, count, batch))
     before = _opened(data)
     properties = {p.key: p.value for p in before.metadata_props}

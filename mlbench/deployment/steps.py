@@ -5,6 +5,7 @@
 # %% ../../nbs/70_deployment.steps.ipynb #1823e5cf
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ INT64, DOUBLE = 7, 11  # numbers of these types in ONNX
 
 # %% auto #0
 __all__ = ['INT64', 'DOUBLE', 'NOBODY', 'through', 'chosen_blocks', 'frame_kinds', 'feeds', 'converted', 'text_columns',
-           'calendar', 'cut_at', 'cut_by', 'word_weights', 'class_answers', 'value_answer']
+           'calendar', 'cut_at', 'cut_by', 'word_weights', 'class_answers', 'network_answers']
 
 # %% ../../nbs/70_deployment.steps.ipynb #31c593f1
 def through(
@@ -361,11 +362,17 @@ def class_answers(
     return Block(graph.node("Softmax", scores.tensor, axis=1), "number", scores.width)
 
 
-def value_answer(
-    graph: Graph,
-    step: Any,  # a fitted regressor with `target_scale_` and `target_mean_`
-    scaled: Block,  # one column
-) -> Block:  # one column
-    "A value in the unit of the target."
-    stretched = graph.node("Mul", scaled.tensor, graph.constant(float(step.target_scale_)))
-    return Block(graph.node("Add", stretched, graph.constant(float(step.target_mean_))), "number")
+def network_answers(
+    name: str,  # of the two estimators, without Classifier and Regressor at its end
+    outputs: Callable[[Graph, Any, list[Block]], Block],  # what the network of a fitted estimator says
+) -> None:
+    "Register both estimators of a network; the regressor has `target_scale_` and `target_mean_`."
+
+    @converts(f"mlbench.{name}Classifier")
+    def classes(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+        return [class_answers(graph, outputs(graph, step, blocks))]
+
+    @converts(f"mlbench.{name}Regressor")
+    def value(graph: Graph, step: Any, blocks: list[Block]) -> list[Block]:
+        stretched = graph.node("Mul", outputs(graph, step, blocks).tensor, graph.constant(float(step.target_scale_)))
+        return [Block(graph.node("Add", stretched, graph.constant(float(step.target_mean_))), "number")]

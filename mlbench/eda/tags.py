@@ -66,7 +66,7 @@ def _odd_tags(look: Look, tags: list[list[str]]) -> Iterator[Finding]:
         rows = [{"type": t, "pieces": counts[t]} for t in rare]
         what = f"{', '.join(rare[:5])} {'has' if len(rare) == 1 else 'have'} fewer than {FEW} pieces in {name}"
         yield Finding("rare types", what, "warning", {"types": len(rare)}, "Bring more sentences with them, or join types at the source", [name], rows)
-    begun = sum(a != b for row in tags for a, b in zip(row, mended(row)))
+    begun = sum(a[:2] == "I-" and b[:2] == "B-" for row in tags for a, b in zip(row, mended(row)))
     if begun:
         what = f"{plural(begun, 'piece')} in {name} {'begins' if begun == 1 else 'begin'} with I-: read as B-, as evaluations of such tags do"
         yield Finding("pieces without a beginning", what, "note", {"pieces": begun}, "Write B- for the first word of a piece", [name])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,16 @@ from .plan import FeaturePlan
 from .preview import FittedFeatures
 from .subwords import Subwords
 from .text import filled_text
+from ..problem.tags import shape_of, words_in
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% auto #0
 __all__ = ['SHOWN_TEXTS', 'SHOWN_WORDS', 'RARE', 'TILE', 'SHOWN_PATTERNS', 'MEDIA_ROWS', 'SHOWN_IMAGES', 'MOST_COLUMNS',
-           'words_seen_figure', 'like_words', 'changed_texts_figure', 'made_rows_figure', 'mosaic', 'data_uri',
-           'sheet_figure', 'patterns_shown', 'patterns_figure', 'augmented_figure', 'media_figures']
+           'words_seen_figure', 'tagged_words_figure', 'like_words', 'changed_texts_figure', 'made_rows_figure',
+           'mosaic', 'data_uri', 'sheet_figure', 'patterns_shown', 'patterns_figure', 'augmented_figure',
+           'media_figures']
 
 # %% ../../nbs/39_features.media.ipynb #67e8fa40
 SHOWN_TEXTS, SHOWN_WORDS = 8, 14
@@ -60,17 +63,35 @@ def words_seen_figure(
     return _word_grid([tokens.pieces(texts[i])[:width] for i in rows], [np.minimum(ids[i, :width], 2) for i in rows], width, title)
 
 
-def _word_grid(said: list[list[str]], marks: Sequence[Any], width: int, title: str, left: Sequence[str] = ()) -> go.Figure:
-    "Words in cells: 0 nothing, 1 orange, 2 blue; a word on the left of each line."
+def _word_grid(said: list[list[str]], marks: Sequence[Any], width: int, title: str, left: Sequence[str] = (), high: int = 34) -> go.Figure:
+    "Words in cells: 0 nothing, 1 orange, 2 blue; a word on the left of each line. What follows a line feed stands below the word."
     import plotly.graph_objects as go
 
     grid = np.array([[*m, *[0] * (width - len(m))] for m in marks], dtype=float).reshape(len(said), width)
-    words = [[*map(_word, line), *[""] * (width - len(line))] for line in said]
+    words = [["<br>".join(map(_word, cell.split("\n"))) for cell in [*line, *[""] * (width - len(line))]] for line in said]
     colours = [[0, "#ffffff"], [0.33, "#ffffff"], [0.34, "#f6d6a8"], [0.66, "#f6d6a8"], [0.67, "#cfe0f2"], [1, "#cfe0f2"]]
     cells = go.Heatmap(z=grid, text=words, texttemplate="%{text}", textfont_size=11, colorscale=colours, zmin=0, zmax=2, showscale=False, xgap=2, ygap=2)
-    figure = figure_layout(go.Figure(cells), title, x="word of the text", height=130 + 34 * max(len(said), 1))
+    figure = figure_layout(go.Figure(cells), title, x="word of the text", height=130 + high * max(len(said), 1))
     figure.update_yaxes(autorange="reversed", showticklabels=bool(left), tickvals=list(range(len(left))), ticktext=list(left))
     return figure.update_xaxes(tickvals=list(range(width)), ticktext=[str(n + 1) for n in range(width)])
+
+# %% ../../nbs/39_features.media.ipynb #bd10f7ac
+def tagged_words_figure(
+    texts: Sequence[Any],  # sentences
+    tags: Sequence[Any],  # cells of tags, one for each word
+    name: str,  # of the column
+) -> go.Figure:
+    "A few sentences as taggers read them."
+    pairs = [(words_in(a), words_in(b)) for a, b in zip(texts, tags)]
+    counts = Counter(w.lower() for words, _ in pairs for w in words)
+    once = sum(n == 1 for n in counts.values()) / max(counts.total(), 1)
+    lengths = [len(words) for words, _ in pairs]
+    full = [n for n, length in enumerate(lengths) if length >= min(np.percentile(lengths, 50), SHOWN_WORDS)]
+    some = [pairs[full[n]] for n in np.unique(np.linspace(0, len(full) - 1, min(SHOWN_TEXTS, len(full))).astype(int))]
+    said = [[f"{w}\n{w[-3:].lower()} {shape_of(w)}" for w in words[:SHOWN_WORDS]] for words, _ in some]
+    marks = [[2 * (t != "O") for t in tags[: len(line)]] for line, (_, tags) in zip(said, some)]
+    title = f"{name}: words with their endings and shapes, tagged ones in blue; {percent(once)} of the words occur once"
+    return _word_grid(said, marks, max([1, *map(len, said)]), title, high=46)
 
 # %% ../../nbs/39_features.media.ipynb #18cc8b58
 def like_words(
@@ -308,7 +329,11 @@ def media_figures(
     texts, images = plan.of_kind("text")[:MOST_COLUMNS], plan.of_kind("image")[:MOST_COLUMNS]
     out: dict[str, Any] = {}
     for name in texts:
-        words = filled_text(conform(frame.iloc[:: max(1, -(-len(frame) // 5_000))], schema, [name]))
+        some = frame.iloc[:: max(1, -(-len(frame) // 5_000))]
+        if plan.task == "tagging":
+            out[f"{name} as taggers read it"] = tagged_words_figure(some[name].tolist(), some[plan.target].tolist(), name)
+            continue
+        words = filled_text(conform(some, schema, [name]))
         tokens = token_steps(plan.options).fit(words)
         out[f"{name} as networks read it"] = words_seen_figure(words[:, 0], tokens, name)
         changed = changed_texts_figure(words[:, 0], tokens, name, plan.options.seed)

@@ -22,8 +22,8 @@ from ..core.progress import log_metrics, report, sparks, told_name
 
 # %% auto #0
 __all__ = ['EVENTS', 'NETWORK', 'Maker', 'Happening', 'bound', 'check_happenings', 'Rehearsal', 'rehearsed', 'epochs_waited',
-           'EarlyStopping', 'TooLarge', 'out_of_memory', 'HalveBatch', 'figures_of', 'Curves', 'TensorBoard', 'Logged',
-           'heard_by', 'listeners', 'usual']
+           'EarlyStopping', 'TooLarge', 'out_of_memory', 'half_of', 'HalveBatch', 'figures_of', 'Curves', 'TensorBoard',
+           'Logged', 'heard_by', 'listeners', 'usual']
 
 # %% ../../nbs/46_models.happenings.ipynb #a83aba5f
 class Happening:
@@ -148,6 +148,18 @@ def out_of_memory(
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(w in str(error).lower() for w in words))
 
 
+def half_of(
+    rows: int,  # that did not fit into memory
+    error: Exception,  # that said so
+) -> int:  # rows to try next
+    "Half of the rows, with the memory of a GPU tidied up; raises `TooLarge` for a single one."
+    if rows < 2:
+        raise TooLarge("A single row of this network does not fit into memory. Choose a smaller width or depth, or smaller images.") from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return -(-rows // 2)
+
+
 class HalveBatch(Happening):
     "Works through a batch in pieces where it does not fit into memory."
 
@@ -156,11 +168,8 @@ class HalveBatch(Happening):
         if not out_of_memory(error):
             return False
         rows = -(-trainer.step_rows // state.accumulate)
-        if rows < 2:
-            raise TooLarge("A single row of this network does not fit into memory. Choose a smaller width or depth, or smaller images.") from error
+        half_of(rows, error)
         state.accumulate *= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         state.notes.append(f"a batch of {rows} rows did not fit into memory: worked through {-(-trainer.step_rows // state.accumulate)} at a time")
         report(state.notes[-1])
         return True

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from .batches import Ahead, Batches, RecordBatches, step_seed, step_slice, steps_of_epoch
-from .happenings import EVENTS, Happening, bound, check_happenings, listeners, usual
+from .happenings import EVENTS, Happening, bound, check_happenings, half_of, listeners, out_of_memory, usual
 from .loopfaults import DivergedError, _begin_again, _explain, _look
 from .looprecord import _check_kept, _facts, _first_average, _forget_optimizer, _numbers, _replay, _restore_optimizer, _set_rates, _take_back
 from .loopstate import LOOK, LoopSettings, State, check_settings, compiled, device_of, draws_by_itself, number_type, tensors_of
@@ -144,14 +144,24 @@ def _averaged(self: Trainer) -> Iterator[None]:
 
 
 def _through(self: Trainer, batches: Batches) -> Generator[tuple[Any, Tensor]]:
-    "Outputs and targets of all rows, nothing learned."
-    learning, size = self.network.training, 2 * batches.size
+    "Outputs and targets of all rows, nothing learned; fewer rows at a time where they do not fit into memory."
+    learning, start = self.network.training, 0
     self.network.eval()
     try:
         with torch.inference_mode():
-            for start in range(0, batches.rows, size):
-                parts, target = batches.batch(slice(start, min(start + size, batches.rows)), 0, False)
-                yield self._output(parts), target
+            while start < batches.rows:
+                end = min(start + (self.judged_at_once or 2 * batches.size), batches.rows)
+                try:
+                    parts, target = batches.batch(slice(start, end), 0, False)
+                    output = self._output(parts)
+                except Exception as error:
+                    if not out_of_memory(error):
+                        raise
+                    self.judged_at_once = half_of(end - start, error)
+                    self.state.notes.append(f"{end - start} rows to judge did not fit into memory: {self.judged_at_once} at a time")
+                    continue
+                yield output, target
+                start = end
     finally:
         self.network.train(learning)
 
@@ -348,6 +358,7 @@ class Trainer:
         self.optimizers, self.groups = list(optimizer.parts) if isinstance(optimizer, Both) else [optimizer], optimizer.param_groups
         self.state = State(network, optimizer, self._first_average(), accumulate=settings.accumulate)
         self.seed, self.clip, self.replays = settings.seed, settings.clip, bool(settings.steps)
+        self.judged_at_once = 0  # rows, once twice those of a batch were too many
         self.step_rows = min(batches.size * settings.accumulate, batches.rows)
         self.epoch_steps = steps_of_epoch(batches.rows, batches.size * settings.accumulate)
         self.prefetches = getattr(batches, "sends", False) if settings.prefetch is None else settings.prefetch

@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from ..core.errors import UsageError
-from ..core.files import sha256_file, sha256_text
+from ..core.files import read_json, sha256_file, sha256_text
+from ..core.lazy import require
 from .neural import one_thread
 
 # %% auto #0
-__all__ = ['OF_A_CHECKPOINT', 'WORDS', 'ENCODERS', 'HIDDEN', 'transformers_library', 'check_checkpoint', 'checkpoint_hash',
-           'check_same', 'Opened', 'quietly', 'without_pooler', 'open_tokenizer', 'Found', 'look_at_checkpoint',
-           'numbers_of', 'width_of', 'open_checkpoint']
+__all__ = ['OF_A_CHECKPOINT', 'WORDS', 'ENCODERS', 'HIDDEN', 'transformers_library', 'check_timm', 'check_checkpoint',
+           'checkpoint_hash', 'check_same', 'Opened', 'quietly', 'without_pooler', 'open_tokenizer', 'Found',
+           'look_at_checkpoint', 'numbers_of', 'width_of', 'open_checkpoint']
 
 # %% ../../nbs/47_models.opening.ipynb #3e26066f
 def transformers_library() -> Any:
@@ -32,6 +33,19 @@ def transformers_library() -> Any:
     except ImportError as error:
         raise UsageError('This needs transformers, which is not installed. Write: pip install "mlbench[text]"') from error
     return transformers
+
+
+def check_timm(
+    config: Mapping[str, Any],  # as in config.json
+) -> None:
+    "Raises `UsageError` for a network of timm where timm cannot be imported."
+    if "pretrained_cfg" not in config and config.get("model_type") != "timm_wrapper":
+        return
+    try:
+        require("timm")
+    except (ImportError, RuntimeError) as error:  # the latter comes from a torchvision of another build
+        how = f"Write: pip install timm torchvision, with torchvision in the build that belongs to torch {torch.__version__}."
+        raise UsageError(f"{config.get('architecture')} is a network of timm, which cannot be imported here ({str(error).splitlines()[0]}). {how}") from error
 
 
 def check_checkpoint(
@@ -54,6 +68,11 @@ def check_checkpoint(
         why = f"only {', '.join(pickles)}, and opening a pickle may run what it likes" if pickles else "no weights"
         again = "transformers.AutoModel.from_pretrained(folder, weights_only=True).save_pretrained(folder)"
         raise UsageError(f"{folder} has {why}. Where you trust the file, write it as safetensors once: {again}")
+    try:
+        config = dict(read_json(folder / "config.json"))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{folder / 'config.json'} is no configuration ({str(error)[:100]}). Expected JSON as save_pretrained writes it.") from error
+    check_timm(config)
 
 # %% ../../nbs/47_models.opening.ipynb #3944eccf
 OF_A_CHECKPOINT = (".safetensors", "config.json", "tokenizer.json", "vocab.txt", ".model")  # how the names of its files end
@@ -116,6 +135,10 @@ def without_pooler(backbone: nn.Module) -> nn.Module:
 
 def _pixels_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     "Side and scale of pictures, from config.json and preprocessor_config.json."
+    if timm := config.get("pretrained_cfg"):
+        channels, _, side = timm.get("input_size", (3, 224, 224))
+        of_timm = lambda name, usual: list(timm.get(name, [usual] * channels))
+        return {"side": side, "channels": channels, "scale": 1 / 255, "mean": of_timm("mean", 0.5), "std": of_timm("std", 0.5)}
     size = facts.get("size") or config.get("image_size") or 224
     if isinstance(size, Mapping):
         size = size.get("height") or size.get("shortest_edge") or 224
@@ -230,6 +253,8 @@ def _takes_wide(backbone: nn.Module, ids: torch.Tensor, there: torch.Tensor, sai
 def width_of(backbone: nn.Module) -> int:
     "Numbers that a backbone gives for a row."
     config: Any = backbone.config
+    if hasattr(backbone, "timm_model"):
+        return int(backbone.timm_model.num_features)  # type: ignore[union-attr, arg-type]
     sizes = getattr(config, "hidden_sizes", None)
     return int(sizes[-1] if sizes else getattr(config, "hidden_size", None) or config.hidden_dim)
 

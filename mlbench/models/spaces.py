@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ProblemError, UsageError, did_you_mean
 from ..core.show import number
-from .registry import MODELS, TASKS, ModelSpec, candidates, model_spec
+from .registry import MODELS, TAGGING, TASKS, ModelSpec, candidates, model_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,18 +263,35 @@ SPACES["network"] = [
     Dimension("augment", choices=("auto", "strong", "none"), help="changed copies in training, many changes, or rows as they are", source="RandAugment"),
 ]
 
+# %% ../../nbs/49_models.spaces.ipynb #080a18fe
+_FOUND = "Reimers and Gurevych 2017"
+_TAGS = [
+    replace(_ADAMW, low=1e-3, high=2e-2),
+    replace(_DROPOUT, source=_FOUND),
+    Dimension("width", choices=(64, 128, 256), help="numbers that say what is known of a word in its sentence", unit="numbers", source=f"{_FOUND} (about 100)"),
+    Dimension("embedding", 16, 128, log=True, help="numbers that a word becomes", unit="numbers", source=f"{_FOUND}, smaller: they are learnt here"),
+    Dimension("batch_size", choices=(8, 16, 32), help="sentences of a step", unit="sentences", source=f"{_FOUND} (1 to 32)"),
+]
+for _kind, _most in (("bilstm_crf", 3), ("transformer_crf", 4)):
+    _layers = Dimension("depth", 1, _most, help="layers of the encoder", unit="layers", source=f"{_FOUND} (1 to 3)")
+    SPACES[_kind] = [replace(d, tasks=TAGGING) for d in [*_TAGS, _layers]]
+
 # %% ../../nbs/49_models.spaces.ipynb #7c0d3a46
 def space(
     kind: str,  # such as "lightgbm"
-    task: str,  # "binary", "multiclass" or "regression"
+    task: str,  # "binary", "multiclass", "regression" or "tagging"
 ) -> list[Dimension]:  # what a search may change
     "The settings of a kind of model that are worth searching; raises `UsageError` when it has none."
-    if task not in TASKS:
-        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS)}")
+    if task not in TASKS + TAGGING:
+        raise UsageError(f"{task!r} is no task that these models do. {did_you_mean(task, TASKS + TAGGING)}")
     if kind not in SPACES:
         hint = "It has no settings worth searching." if kind in [s.name for s in MODELS] else did_you_mean(kind, list(SPACES))
         raise UsageError(f"there is no search space for {kind!r}. {hint}")
-    return [d for d in SPACES[kind] if task in d.tasks]
+    found = [d for d in SPACES[kind] if task in d.tasks]
+    if not found:
+        others = ", ".join(name for name, dimensions in SPACES.items() if any(task in d.tasks for d in dimensions))
+        raise UsageError(f"{kind} is not for the task {task}. Search {others}.")
+    return found
 
 # %% ../../nbs/49_models.spaces.ipynb #9ae2f75c
 def _each(names: Iterable[Any], ask: Callable[[Any], Any]) -> list[Any]:

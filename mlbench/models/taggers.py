@@ -18,7 +18,7 @@ from ..problem.metrics import evaluate_metric
 from ..problem.tags import best_codes, words_in
 
 # %% auto #0
-__all__ = ['sentences_in', 'padded', 'WordTags', 'TagNetwork']
+__all__ = ['sentences_in', 'padded', 'WordTags', 'TagSettings', 'TagNetwork']
 
 # %% ../../nbs/47_models.taggers.ipynb #2404e2ec
 def sentences_in(
@@ -87,6 +87,33 @@ class WordTags(_Tagger):
         rows = [[place.get(w.lower(), len(place)) for w in words] for words in sentences_in(X)]
         return padded([self.shares_[row] for row in rows], len(self.classes_))
 
+# %% ../../nbs/47_models.taggers.ipynb #91a95702
+class TagSettings(BaseEstimator):
+    "What can be chosen of a network that tags."
+
+    def __init__(
+        self,
+        encoder: str = "lstm",  # or "transformer"
+        width: int = 128,  # of what is known of a word in its sentence; a multiple of 32
+        depth: int = 1,  # layers of the encoder
+        embedding: int = 64,  # numbers of a word's vector
+        dropout: float = 0.3,  # share of numbers switched off in training
+        learning_rate: float = 5e-3,  # of AdamW at its highest
+        weight_decay: float = 0.01,  # of AdamW
+        batch_size: int = 16,  # sentences of a step
+        max_epochs: int = 20,  # passes over the sentences
+        steps: Any = 0,  # steps in place of epochs, or a plan as in `replay_`; 0 goes by epochs
+        keep: int = 0,  # step after which training ends; 0 goes on to the last
+        max_words: int = 128,  # longer sentences are learned from in pieces; any length is tagged
+        validation_fraction: float = 0.1,  # sentences set aside to say which epoch is best; none under fifty
+        device: str = "auto",  # cpu, cuda; auto takes a GPU when there is one
+        random_state: Any = None,  # seed of every draw
+    ):
+        self.encoder, self.width, self.depth, self.embedding, self.dropout = encoder, width, depth, embedding, dropout
+        self.learning_rate, self.weight_decay, self.batch_size, self.max_epochs = learning_rate, weight_decay, batch_size, max_epochs
+        self.steps, self.keep = steps, keep
+        self.max_words, self.validation_fraction, self.device, self.random_state = max_words, validation_fraction, device, random_state
+
 # %% ../../nbs/47_models.taggers.ipynb #6a7a81ad
 def _names(codes: np.ndarray) -> list[list[str]]:
     "Codes of sentences as names of tags."
@@ -140,31 +167,10 @@ def _network_proba(
     return padded([answer[:, self.order_] for answer in self._library_model().predict_proba(sentences_in(X))], len(self.classes_))
 
 # %% ../../nbs/47_models.taggers.ipynb #efec3982
-class TagNetwork(_Tagger, KeptModel):
+class TagNetwork(_Tagger, KeptModel, TagSettings):
     "A network that reads the words of a sentence, and a chain of tags (Huang, Xu and Yu 2015)."
 
     _opened = staticmethod(_opened_tagger)
-
-    def __init__(
-        self,
-        encoder: str = "lstm",  # or "transformer"
-        width: int = 128,  # of what is known of a word in its sentence; a multiple of 32
-        depth: int = 1,  # layers of the encoder
-        embedding: int = 64,  # numbers of a word's vector
-        dropout: float = 0.3,  # share of numbers switched off in training
-        learning_rate: float = 5e-3,  # of AdamW at its highest
-        batch_size: int = 16,  # sentences of a step
-        max_epochs: int = 20,  # passes over the sentences
-        steps: Any = 0,  # steps in place of epochs, or a plan; 0 goes by epochs
-        keep: int = 0,  # step after which training ends; 0 goes on to the last
-        validation_fraction: float = 0.1,  # sentences set aside to say which epoch is best; none under fifty
-        device: str = "auto",  # cpu, cuda; auto takes a GPU when there is one
-        random_state: Any = None,  # seed of every draw
-    ):
-        self.encoder, self.width, self.depth, self.embedding, self.dropout = encoder, width, depth, embedding, dropout
-        self.learning_rate, self.batch_size, self.max_epochs, self.steps, self.keep = learning_rate, batch_size, max_epochs, steps, keep
-        self.validation_fraction, self.device, self.random_state = validation_fraction, device, random_state
-
     fit, predict_proba = _fit_network, _network_proba
 
     def replay_parameters_(self) -> dict[str, Any]:

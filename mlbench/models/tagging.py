@@ -20,6 +20,7 @@ from .lazymodel import KeptModel
 from .loop import LoopSettings, RecordBatches, Trainer, device_of
 from .neural import one_thread, split_held_out
 from .sequences import FAR_BELOW, EncoderLayer
+from .taggers import TagSettings
 from ..problem.spans import span_f1, spans_of
 from ..problem.tags import LOOKS, looks_of, shape_of
 
@@ -337,33 +338,10 @@ class _Answers(KeptModel):
         return span_f1([list(s) for s in y], self.predict(X))
 
 # %% ../../nbs/47_models.tagging.ipynb #ce0226a1
-class SequenceTagger(_Answers):
-    "Tags of words by a network and a chain (Huang, Xu and Yu 2015)."
+class SequenceTagger(_Answers, TagSettings):
+    "Tags of words by a network and a chain (Huang, Xu and Yu 2015), with the parameters of `TagSettings`."
 
     _opened = staticmethod(_network_of)
-
-    def __init__(
-        self,
-        encoder: str = "lstm",  # or "transformer"
-        width: int = 128,  # of what is known of a word in its sentence; a multiple of 32
-        depth: int = 1,  # layers of the encoder
-        embedding: int = 64,  # numbers of a word's vector
-        dropout: float = 0.3,  # share of numbers switched off in training
-        learning_rate: float = 5e-3,  # of AdamW at its highest
-        weight_decay: float = 0.01,  # of AdamW
-        batch_size: int = 16,  # sentences of a step
-        max_epochs: int = 20,  # passes over the sentences
-        steps: Any = 0,  # steps in place of epochs, or a plan as in `replay_`; 0 goes by epochs
-        keep: int = 0,  # step after which training ends; 0 goes on to the last
-        max_words: int = 128,  # longer sentences are learned from in pieces; any length is tagged
-        validation_fraction: float = 0.1,  # sentences set aside to say which epoch is best; none under fifty
-        device: str = "auto",  # cpu, cuda; auto takes a GPU when there is one
-        random_state: Any = None,  # seed of every draw
-    ):
-        self.encoder, self.width, self.depth, self.embedding, self.dropout = encoder, width, depth, embedding, dropout
-        self.learning_rate, self.weight_decay, self.batch_size, self.max_epochs = learning_rate, weight_decay, batch_size, max_epochs
-        self.steps, self.keep = steps, keep
-        self.max_words, self.validation_fraction, self.device, self.random_state = max_words, validation_fraction, device, random_state
 
     def fit(
         self,

@@ -29,7 +29,7 @@ from .layers import Bend, Drop, made, set_generators
 from .lazymodel import KeptModel, checked_values, ranks_of_classes
 from .loop import LoopSettings, RecordBatches, Trainer, device_of
 from .neural import one_thread, quiet_torch, softmax, split_held_out
-from .opening import Opened, check_same, checkpoint_hash, numbers_of, open_checkpoint, quietly, transformers_library, width_of, without_pooler
+from .opening import Opened, check_same, check_timm, checkpoint_hash, numbers_of, open_checkpoint, quietly, transformers_library, width_of, without_pooler
 from .rounds import TooLong, known_rows
 from .states import Checkpoint
 
@@ -278,6 +278,7 @@ def open_transfer(
     library, about, tensors = transformers_library(), told_of(data), load(data)
     tokenizer = tensors.pop("tokenizer").numpy().tobytes().strip(b"\0").decode()
     config = dict(about["config"])
+    check_timm(config)
     with quiet_torch(0), quietly():  # first weights are drawn, and replaced at once
         backbone = without_pooler(library.AutoModel.from_config(library.AutoConfig.for_model(config.pop("model_type"), **config)))
         opened = Opened(backbone, about["config"], tokenizer, about["pixels"], about["most"], about["wide"])

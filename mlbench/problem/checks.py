@@ -5,7 +5,6 @@
 # %% ../../nbs/13_problem.checks.ipynb #e85c6af4
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from mlbench.problem.problem import Problem
 
 # %% auto #0
-__all__ = ['MINIMUM_ROWS', 'check_frame', 'labelled_rows', 'fit_facts']
+__all__ = ['MINIMUM_ROWS', 'check_frame', 'labelled_rows']
 
 # %% ../../nbs/13_problem.checks.ipynb #7839a299
 MINIMUM_ROWS = 10  # fewer cannot be divided into a test and folds that mean anything
@@ -164,7 +163,7 @@ def _target_mistakes(problem: Problem, frame: pd.DataFrame) -> Iterator[str]:
         yield f"the target {problem.target!r} has no value in any of {plural(len(frame), 'row')}. Name another target, or look at how the file was read."
         return
     counts = canonical_text(series).value_counts()
-    few = _few_values(problem, counts)
+    few = None if problem.task == "tagging" else _few_values(problem, counts)  # sentences may be tagged alike
     if few:
         yield few
         return
@@ -237,19 +236,3 @@ def labelled_rows(
 ) -> pd.DataFrame:  # with a fresh index
     "The rows that have a target: the others can neither be learned from nor judged."
     return frame[frame[target].notna()].reset_index(drop=True)
-
-
-def fit_facts(
-    problem: Problem,  # as written
-    frame: pd.DataFrame,  # a table that `check_frame` has accepted
-) -> dict[str, Any]:  # rows, rows with a target, share of each class or the range of the quantity
-    "What can be said of the target in a table that fits."
-    series = frame[problem.target]
-    facts: dict[str, Any] = {"rows": len(frame), "labelled": int(series.notna().sum())}
-    if problem.task == "regression":
-        values = pd.to_numeric(series, errors="coerce").dropna()
-        quantiles = values.quantile([0, 0.25, 0.5, 0.75, 1]).tolist()
-        return facts | dict(zip(["minimum", "lower_quarter", "median", "upper_quarter", "maximum"], quantiles)) | {"mean": float(values.mean())}
-    if problem.task == "tagging":
-        return facts | {"classes": dict(Counter(t for cell in series.dropna() for t in words_in(cell)).most_common())}
-    return facts | {"classes": {str(k): int(v) for k, v in canonical_text(series).value_counts().items()}}

@@ -13,9 +13,9 @@ import numpy as np
 from ..core.errors import ProblemError
 
 # %% auto #0
-__all__ = ['TINY', 'FITS', 'LOOKS', 'words_in', 'is_tag', 'mended', 'tag_classes', 'encode_tags', 'decode_tags', 'best_codes',
-           'side_by_side', 'pieces', 'piece_counts', 'found_pieces', 'tagged_answer', 'uneven_rows', 'sentence_column',
-           'shape_of', 'looks_of', 'looks_in']
+__all__ = ['BEGINS', 'TINY', 'FITS', 'LOOKS', 'words_in', 'is_tag', 'mended', 'tag_classes', 'encode_tags', 'decode_tags',
+           'best_codes', 'side_by_side', 'pieces', 'piece_counts', 'found_pieces', 'tagged_answer', 'uneven_rows',
+           'sentence_column', 'shape_of', 'looks_of', 'looks_in']
 
 # %% ../../nbs/10_problem.tags.ipynb #79958f29
 def words_in(
@@ -25,19 +25,22 @@ def words_in(
     return cell.split() if isinstance(cell, str) else []
 
 
+BEGINS = {"B-": "B-", "I-": "I-", "E-": "I-", "L-": "I-", "S-": "B-", "U-": "B-"}  # how tags begin, and what is meant
+
+
 def is_tag(
     tag: str,
 ) -> bool:
     "Whether this is a tag of a piece."
-    return tag == "O" or (tag[:2] in ("B-", "I-") and len(tag) > 2)
+    return tag == "O" or (tag[:2] in BEGINS and len(tag) > 2)
 
 
 def mended(
     tags: Sequence[str],  # of one sentence
 ) -> list[str]:  # every piece begins with B-
-    "Tags in which an `I-` that goes on with nothing has become a `B-`."
-    before = ["O", *tags]
-    return [f"B-{t[2:]}" if t[:2] == "I-" and (b == "O" or b[2:] != t[2:]) else t for b, t in zip(before, tags)]
+    "Tags in which an `I-` that goes on with nothing has become a `B-`, and ends and single words are no tags of their own."
+    plain = [BEGINS[t[:2]] + t[2:] if t[:2] in BEGINS else t for t in tags]
+    return [f"B-{t[2:]}" if t[:2] == "I-" and (b == "O" or b[2:] != t[2:]) else t for b, t in zip(["O", *plain], plain)]
 
 # %% ../../nbs/10_problem.tags.ipynb #16a7ec67
 def tag_classes(

@@ -33,7 +33,7 @@ from .arena import Arena
 from .chosen import fit_chosen
 from .compare import Comparison, compared, with_ensemble
 from .extent import rows_to_learn
-from .lineup import line_up_for, styles_for
+from .lineup import from_checkpoint, line_up_for, styles_for
 from .model import Model
 from .room import leave_out_large
 from .search import kinds_to_search, search
@@ -109,10 +109,12 @@ def _arena(asked: _Question, seed: int, n_jobs: int, time_limit: float | None, a
     return Arena(asked.plan, asked.rows, asked.y, folds, schema=asked.schema, target=asked.target, metrics=asked.problem.metrics, **limits)
 
 # %% ../../nbs/58_training.front.ipynb #39421b6b
-def _in_time(asked: _Question, seconds: float | None, n_jobs: int, seed: int, record: dict[str, Any] | None = None) -> tuple[_Question, list[str]]:
+def _in_time(
+    asked: _Question, seconds: float | None, n_jobs: int, seed: int, record: dict[str, Any] | None = None, also: Iterable[str] = ()
+) -> tuple[_Question, list[str]]:
     "A long table cut to the rows that there is time for, or to the number that an earlier call took; and a note about it."
     how: dict[str, Any] = {"classes": bool(asked.target.classes), "folds": asked.problem.fold_settings()["folds"], "n_jobs": n_jobs, "seed": seed}
-    how["styles"] = styles_for(asked.problem, asked.plan, asked.y)
+    how["styles"] = list(dict.fromkeys([*styles_for(asked.problem, asked.plan, asked.y), *also]))
     made = rows_to_learn(asked.plan, asked.rows, asked.y, asked.schema, seconds=seconds, record=record, **how)
     if len(made.rows) == len(asked.rows):
         return asked, []
@@ -150,6 +152,8 @@ def fit(
     positive: str | None = None,  # class of a binary target that counts as the event
     metric: str | None = None,  # the one that chooses; None takes the task's default
     models: Iterable[str] | None = None,  # candidates by name; None takes the portfolio
+    checkpoint: str | Path | None = None,  # folder of a Hugging Face checkpoint that joins the candidates and reads the texts or pictures, or a name on the hub
+    download: bool = False,  # whether a checkpoint may be fetched from the hub; off, nothing leaves this machine
     choose: str = "best",  # "best", or "simplest" within noise of the best
     ignore: Iterable[str] = (),  # columns not to learn from
     columns: Mapping[str, Any] | None = None,  # what others are for, as in problem.yaml: {"group": ..., "time": ..., "sensitive": [...], "kinds": {...}}
@@ -177,10 +181,11 @@ def fit(
         asked = _question(data, target, known)
         warned = _warned(asked, time_limit)
         left = lambda: None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
-        asked, cut = _in_time(asked, left(), n_jobs, seed, replay)
+        elsewhere = from_checkpoint(asked.problem, asked.plan, checkpoint, download, interpretable)
+        asked, cut = _in_time(asked, left(), n_jobs, seed, replay, [spec.style for spec in elsewhere])
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
         arena.budget = time_limit
-        specs = line_up_for(asked.problem, asked.plan, asked.y, models, interpretable)
+        specs = line_up_for(asked.problem, asked.plan, asked.y, models, interpretable) + elsewhere
         leave_out_large(arena, [] if replay else specs)
         found = compared(arena.replay(replay) if replay else arena.compete(specs), choose)
         found = found if replay else _search_on(arena, found, search_trials, choose)

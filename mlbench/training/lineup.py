@@ -140,14 +140,15 @@ def from_checkpoint(
     plan: FeaturePlan,  # what each column becomes
     checkpoint: str | Path | None,  # folder of a network that was trained elsewhere, or its name on the hub; None for none
     download: bool = False,  # whether a name may be fetched from the hub
+    readable: bool | None = None,  # only models that a person can follow; None as the problem says
 ) -> list[ModelSpec]:  # none without a checkpoint
     "A checkpoint as candidates; raises `UsageError` where it cannot be opened, finds nothing to read, or a person has to follow the model."
     if not checkpoint:
         return []
     from mlbench.models.opening import look_at_checkpoint
 
-    if problem.constraints.interpretable:
-        raise UsageError(f"{checkpoint} is a network that no person can read, as constraints.interpretable asks. Leave checkpoint empty.")
+    if problem.constraints.interpretable if readable is None else readable:
+        raise UsageError(f"{checkpoint} is a network that no person can read, and only models that one can are asked for. Leave checkpoint empty.")
     found = look_at_checkpoint(checkpoint, download)
     if not plan.of_kind(found.reads):
         there = ", ".join(f"{n} {kind}" for kind, n in column_kinds(plan).items())
