@@ -232,7 +232,7 @@ def test_a_network_of_timm_learns_and_is_stored(tmp_path, architecture, how):
     pixels = np.random.default_rng(0).integers(0, 120, (24, 20, 20, 3)).astype(np.uint8)
     pixels[::2] += 120
     folder = timm_checkpoint(tmp_path, architecture)
-    model = TransferClassifier(folder, how=how, epochs=4, random_state=0).fit(pixels, np.arange(24) % 2)
+    model = TransferClassifier(folder, how=how, epochs=12, learning_rate=3e-3, random_state=0).fit(pixels, np.arange(24) % 2)
     assert model.score(pixels, np.arange(24) % 2) > 0.7
     again = pickle.loads(pickle.dumps(model))
     assert np.array_equal(again.predict_proba(pixels), model.predict_proba(pixels))

@@ -73,12 +73,12 @@ def _mean_pool(
     divisor_override: Any = None,
 ) -> str:
     "The mean of each window."
-    if ceil_mode or divisor_override:
-        w.refuse("takes means of windows beyond the edge or with a divisor of its own. Leave ceil_mode and divisor_override out.")
     count = len(x.shape) - 2
     kernel = _each(kernel_size, count)
-    settings: dict[str, Any] = {"strides": _each(stride or kernel, count), "pads": _each(padding, count) * 2}
-    return w.node("AveragePool", w.name(x), kernel_shape=kernel, count_include_pad=int(count_include_pad), **settings)
+    if divisor_override or ceil_mode and count_include_pad and any(_each(padding, count)):
+        w.refuse("takes means with a divisor of its own, or of windows beyond an edge with zeros around it. Leave divisor_override or ceil_mode out.")
+    settings: dict[str, Any] = {"strides": _each(stride or kernel, count), "pads": _each(padding, count) * 2, "ceil_mode": int(ceil_mode)}
+    return w.node("AveragePool", w.name(x), kernel_shape=kernel, count_include_pad=int(count_include_pad and not ceil_mode), **settings)
 
 # %% ../../nbs/71_deployment.torchlayers.ipynb #6078dbf9
 def _adaptive(w: Writer, x: Wire, output_size: Any, op: str, over: str) -> str:

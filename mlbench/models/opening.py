@@ -277,7 +277,10 @@ def open_checkpoint(
     library, where = transformers_library(), {"local_files_only": not download, "trust_remote_code": False}
     try:
         with quietly(), one_thread():
-            backbone = without_pooler(library.AutoModel.from_pretrained(checkpoint, use_safetensors=True, dtype=torch.float32, **where))
+            settings = library.AutoConfig.from_pretrained(checkpoint, **where)
+            if getattr(settings, "model_args", None):  # timm writes the number of classes among them, and transformers gives it as well
+                settings.model_args = {k: v for k, v in settings.model_args.items() if k != "num_classes"}
+            backbone = without_pooler(library.AutoModel.from_pretrained(checkpoint, config=settings, use_safetensors=True, dtype=torch.float32, **where))
             config = json.loads(backbone.config.to_json_string(use_diff=False))
             facts = _facts_of(checkpoint, where) if backbone.main_input_name == "pixel_values" else {}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
