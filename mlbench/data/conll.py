@@ -34,7 +34,8 @@ def sentences_of(
         if cells and not (_remark(cells) and not sentence):
             width = width or len(cells)
             if len(cells) != width or width < 2:
-                raise DataError(f"line {number} of {name} has {len(cells)} cells, {line[:60]!r}. Expected a word and its tag, {max(width, 2)} cells on every line.")
+                wanted = f"Expected a word and its tag, {max(width, 2)} cells on every line."
+                raise DataError(f"line {number} of {name} has {len(cells)} cells, {line[:60]!r}. {wanted}")
             sentence.append(cells)
         elif sentence:
             yield sentence
@@ -57,5 +58,6 @@ def read_conll(
         raise DataError(f"{path.name} has no sentences. Expected a word and its tag on each line, and a blank line between sentences.")
     numbered = len(rows[0][0]) > 2 and all(cells[0] == str(n) for sentence in rows[:100] for n, cells in enumerate(sentence, 1))
     cell = lambda at: pa.array([" ".join(cells[at] for cells in sentence) for sentence in rows], pa.large_string())
-    told = [Assumption("encoding", found, why, "encoding"), Assumption("form", f"a word in column {1 + numbered}, its tag in the last of {len(rows[0][0])}", f"{path.name} is named as such files are")]
+    form = f"a word in column {1 + numbered}, its tag in the last of {len(rows[0][0])}"
+    told = [Assumption("encoding", found, why, "encoding"), Assumption("form", form, f"{path.name} is named as such files are")]
     return pa.table({"sentence": cell(int(numbered)), "tags": cell(-1)}), told

@@ -29,7 +29,18 @@ from .layers import Bend, Drop, made, set_generators
 from .lazymodel import KeptModel, checked_values, ranks_of_classes
 from .loop import LoopSettings, RecordBatches, Trainer, device_of
 from .neural import one_thread, quiet_torch, softmax, split_held_out
-from .opening import Opened, check_same, check_timm, checkpoint_hash, numbers_of, open_checkpoint, quietly, transformers_library, width_of, without_pooler
+from mlbench.models.opening import (
+    Opened,
+    check_same,
+    check_timm,
+    checkpoint_hash,
+    numbers_of,
+    open_checkpoint,
+    quietly,
+    transformers_library,
+    width_of,
+    without_pooler,
+)
 from .rounds import TooLong, known_rows
 from .states import Checkpoint
 
