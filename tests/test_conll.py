@@ -62,6 +62,18 @@ def test_words_in_another_encoding_are_read(tmp_path):
         read_table("a.conll", base=tmp_path, encoding="utf-8")
 
 
+def test_an_encoding_that_shows_late_is_recognised_or_told(tmp_path):
+    (tmp_path / "a.conll").write_bytes(b"Ann B-PER\nsings O\n\n" * 20_000 + "Zoë B-PER\n".encode("latin-1"))
+    assert read_table("a.conll", base=tmp_path).frame["sentence"].iloc[-1] == "Zoë"
+    with pytest.raises(DataError, match="a.conll is not written in encoding='utf-8': .* at byte 380002. Leave encoding out"):
+        read_table("a.conll", base=tmp_path, encoding="utf-8")
+
+
+def test_empty_cells_are_kept_in_their_place(tmp_path):
+    (tmp_path / "a.conll").write_text("Ann\t\tB-PER\n\tx\tO\n", encoding="utf-8")
+    assert read_table("a.conll", base=tmp_path).frame.iloc[0].tolist() == ["Ann _", "B-PER O"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from ..core.errors import DataError
 from .delimited import decode_sample, open_stream
-from .dialect import Assumption
+from .dialect import Assumption, find_encoding
 
 # %% auto #0
 __all__ = ['sentences_of', 'read_conll']
@@ -30,7 +31,7 @@ def sentences_of(
     "The sentences; raises `DataError` for a line that does not have as many cells as the first one."
     mark, width, sentence = "\t" if "\t" in text else None, 0, list[list[str]]()
     for number, line in enumerate(text.split("\n"), 1):
-        cells = ["_".join(c.split()) for c in line.split(mark)] if line.strip() else []
+        cells = ["_".join(c.split()) or "_" for c in line.split(mark)] if line.strip() else []
         if cells and not (_remark(cells) and not sentence):
             width = width or len(cells)
             if len(cells) != width or width < 2:
@@ -44,16 +45,30 @@ def sentences_of(
         yield sentence
 
 # %% ../../nbs/05_data.conll.ipynb #608717f7
+def _decoded(path: Path, encoding: str | None) -> tuple[str, str, str]:
+    "The text of a file, its encoding and the reason."
+    _, found, why, _ = decode_sample(path, encoding)
+    with open_stream(path) as stream:
+        data = stream.read()
+    try:
+        text = data.decode(found)
+    except UnicodeDecodeError as error:  # behind the beginning that was looked at
+        if encoding:
+            what = f"{path.name} is not written in encoding={encoding!r}: {error.reason} at byte {error.start}"
+            raise DataError(f"{what}. Leave encoding out to have it recognised.") from None
+        found, why = find_encoding(data)
+        text = data.decode(found, errors="replace")
+    return text.lstrip("\ufeff").replace("\r", ""), found, why
+
+
 def read_conll(
     path: Path,
     encoding: str | None = None,  # such as latin-1; None recognises it
     n_rows: int | None = None,  # read so many sentences only
 ) -> tuple[pa.Table, list[Assumption]]:  # columns `sentence` and `tags`, and what was assumed
     "Sentences and their tags; raises `DataError` for a file that has none, or in which a line is torn."
-    _, found, why, _ = decode_sample(path, encoding)
-    with open_stream(path) as stream:
-        text = stream.read().decode(found, errors="strict" if encoding else "replace").lstrip("\ufeff").replace("\r", "")
-    rows = [sentence for _, sentence in zip(range(n_rows or 10**12), sentences_of(text, path.name))]
+    text, found, why = _decoded(path, encoding)
+    rows = list(islice(sentences_of(text, path.name), n_rows))
     if not rows:
         raise DataError(f"{path.name} has no sentences. Expected a word and its tag on each line, and a blank line between sentences.")
     numbered = len(rows[0][0]) > 2 and all(cells[0] == str(n) for sentence in rows[:100] for n, cells in enumerate(sentence, 1))
