@@ -198,10 +198,10 @@ def gpu(given: argparse.Namespace) -> list[Figure]:
 
 
 def overhead(given: argparse.Namespace) -> list[Figure]:
-    "Steps in a second of the training loop, beside a bare loop of the same steps."
-    from common.loops import overheads
+    "Steps in a second of the training loop, beside a bare loop of the same steps, and beside itself when nothing has to be loaded."
+    from common.loops import loading, overheads
 
-    return [Figure(*row) for row in overheads(given.seed)]
+    return [Figure(*row) for row in (*overheads(given.seed), *loading(given.seed))]
 
 
 def resume(given: argparse.Namespace) -> list[Figure]:

@@ -130,6 +130,48 @@ def overheads(seed: int = 0, rounds: int = 20) -> Iterator[tuple[Any, ...]]:
         torch.set_num_threads(before)
 
 
+class Seen(Pictures):
+    "The same network, on pictures as they lie in memory: bytes, channels last."
+
+    def forward(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        return super().forward({"pixels": parts["pixels"].permute(0, 3, 1, 2).float() / 255})
+
+
+class Ready(RecordBatches):
+    "Batches that lie ready once they were made: loading costs nothing."
+
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        self.kept: dict[int, Any] = {}
+
+    def batch(self, where: slice, number: int, training: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        if where.start not in self.kept:
+            self.kept[where.start] = super().batch(where, number, training)
+        return self.kept[where.start]
+
+
+def loading(seed: int = 0, rounds: int = 20) -> Iterator[tuple[Any, ...]]:
+    "Speed of the loop on more pictures than a processor's cache holds, as a share of its speed when all batches lie ready."
+    draw, before = np.random.default_rng(seed), torch.get_num_threads()
+    pixels, target = draw.integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8), draw.integers(0, 10, 4096)
+    made = {name: kind({"pixels": pixels}, target, 64, seed) for name, kind in (("looked up", RecordBatches), ("ready", Ready))}
+    torch.set_num_threads(1)
+    try:
+        paces = {name: [] for name in made}
+        for n in range(rounds + 2):
+            for name in (list(made), list(made)[::-1])[n % 2]:
+                trainer = Trainer(Seen(seed), CrossEntropy(), made[name], LoopSettings(steps=64, device="cpu"))
+                start = time.thread_time()
+                trainer.fit()
+                paces[name].append(64 / (time.thread_time() - start))
+        low, share, high = np.quantile(np.array(paces["looked up"][2:]) / np.array(paces["ready"][2:]), [0.25, 0.5, 0.75])
+        pace = " and ".join(f"{np.median(found):.0f}" for found in paces.values())
+        note = f"{pace} steps/s of CPU time, quartiles of {rounds} pairs {low:.3f} to {high:.3f}"
+        yield "loading: ResNet on 12 MB of pictures, speed as a share of batches that lie ready", float(share), 1.0, "batches ready", 0.97, note
+    finally:
+        torch.set_num_threads(before)
+
+
 class _Killed(BaseException):
     "Goes through everything, as a signal would."
 
