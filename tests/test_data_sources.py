@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rights import as_nobody
+from rights import as_nobody, open_to_all
 
 from mlbench.core.errors import DataError
 from mlbench.data import TableRead, read_table, source_fingerprint
@@ -554,9 +554,7 @@ def test_missing_files_and_rights(tmp_path):
 
 def test_a_file_without_permission(tmp_path):
     "The administrator may read everything, so the file is read by a child process that has become nobody."
-    tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     path = write(tmp_path / "secret.csv", "a,b\n1,2\n")
     path.chmod(0)
     said = as_nobody(lambda: read_table(path))

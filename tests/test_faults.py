@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chain_project import edit, make_project, start, write_notebook
-from rights import as_nobody
+from rights import as_nobody, open_to_all
 
 import mlbench.chain.cache
 import mlbench.chain.record
@@ -468,8 +468,8 @@ def artifacts(run: Run) -> dict[str, str]:
 def test_a_project_that_may_not_be_written(tmp_path):
     run_chain(only_stage(tmp_path / "first", "stage.close()"))  # nobody may not even read the interpreter's modules: now they are loaded
     project = only_stage(tmp_path / "p", "stage.close()")
-    for folder in (tmp_path, *tmp_path.parents[:2], project):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
+    project.chmod(0o755)
     start = time.monotonic()
     said = as_nobody(lambda: run_chain(project))
     assert said.startswith(f"NotWritable 2: {project / 'runs'} could not be written: this user has no right") and time.monotonic() - start < 10, said
