@@ -114,6 +114,14 @@ def blocks(kind: str, clip: float, seed: int, rounds: int) -> Iterator[tuple[flo
             yield taken["ours"], taken["bare"]
 
 
+def shares(found: np.ndarray) -> tuple[float, str]:
+    "The first column's speed as a share of the second's, each at its fastest, which other work on the machine disturbs least; and what the pairs said."
+    low, middle, high = np.quantile(found[:, 0] / found[:, 1], [0.25, 0.5, 0.75])
+    first, second = found.max(axis=0)
+    pairs = f"{len(found)} pairs: median {middle:.3f}, quartiles {low:.3f} to {high:.3f}"
+    return float(first / second), f"{first:.0f} and {second:.0f} steps/s of CPU time at best; {pairs}"
+
+
 def overheads(seed: int = 0, rounds: int = 20) -> Iterator[tuple[Any, ...]]:
     "Speed of the loop as a share of the bare loop's, for two networks, with and without clipped gradients."
     before = torch.get_num_threads()
@@ -122,10 +130,8 @@ def overheads(seed: int = 0, rounds: int = 20) -> Iterator[tuple[Any, ...]]:
         for kind in ("MLP", "ResNet"):
             for clip in (0.0, 1.0):
                 found = np.array(list(blocks(kind, clip, seed, rounds)))
-                low, share, high = np.quantile(found[:, 0] / found[:, 1], [0.25, 0.5, 0.75])
-                pace = " and ".join(f"{value:.0f}" for value in np.median(found, axis=0))
-                note = f"{pace} steps/s of CPU time, quartiles of {rounds} pairs {low:.3f} to {high:.3f}"
-                yield f"overhead: {kind}{', gradients clipped' if clip else ''}, speed as a share of a bare loop's", float(share), 1.0, "bare loop", 0.97, note
+                share, note = shares(found)
+                yield f"overhead: {kind}{', gradients clipped' if clip else ''}, speed as a share of a bare loop's", share, 1.0, "bare loop", 0.97, note
     finally:
         torch.set_num_threads(before)
 
@@ -164,10 +170,8 @@ def loading(seed: int = 0, rounds: int = 20) -> Iterator[tuple[Any, ...]]:
                 start = time.thread_time()
                 trainer.fit()
                 paces[name].append(64 / (time.thread_time() - start))
-        low, share, high = np.quantile(np.array(paces["looked up"][2:]) / np.array(paces["ready"][2:]), [0.25, 0.5, 0.75])
-        pace = " and ".join(f"{np.median(found):.0f}" for found in paces.values())
-        note = f"{pace} steps/s of CPU time, quartiles of {rounds} pairs {low:.3f} to {high:.3f}"
-        yield "loading: ResNet on 12 MB of pictures, speed as a share of batches that lie ready", float(share), 1.0, "batches ready", 0.97, note
+        share, note = shares(np.column_stack([paces["looked up"][2:], paces["ready"][2:]]))
+        yield "loading: ResNet on 12 MB of pictures, speed as a share of batches that lie ready", share, 1.0, "batches ready", 0.97, note
     finally:
         torch.set_num_threads(before)
 
