@@ -80,6 +80,8 @@ def test_empty_cells_are_kept_in_their_place(tmp_path):
         ("Ann B-PER\nlives\n", "line 2 of a.conll has 1 cells, 'lives'. Expected a word and its tag, 2 cells on every line"),
         ("Ann B-PER\nNew York B-LOC\n", "line 2 of a.conll has 3 cells, 'New York B-LOC'"),
         ("just\nwords\n", "line 1 of a.conll has 1 cells, 'just'. Expected a word and its tag, 2 cells"),
+        ("Ann NNP\nlives VBZ\n", "line 1 of a.conll ends with 'NNP', which is no tag. Expected O, B-TYPE or I-TYPE"),
+        ("Ann B-PER\nlives\t\n", "line 1 of a.conll has 1 cells"),
         ("\n\n# nothing\n", "a.conll has no sentences"),
         ("", "a.conll is empty"),
     ],

@@ -239,6 +239,14 @@ def test_a_network_of_timm_learns_and_is_stored(tmp_path, architecture, how):
     assert network_difference(model.torch_network(), {"pixels": pixels}) < 1e-4
 
 
+@pytest.mark.parametrize("odd", [{"architecture": "resnet18x"}, {"model_args": {"nonsense": 1}}, {"pretrained_cfg": {"input_size": "x"}}])
+def test_a_configuration_of_timm_that_is_wrong_is_told(tmp_path, odd):
+    folder = timm_checkpoint(tmp_path)
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | odd))
+    with pytest.raises(UsageError, match="cannot be opened: "):
+        open_checkpoint(folder)
+
+
 def test_a_network_of_timm_without_timm_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"architecture": "resnet18", "pretrained_cfg": {}}')
     (tmp_path / "model.safetensors").touch()

@@ -175,6 +175,8 @@ def test_fit_takes_a_checkpoint_without_a_project(reader):
     assert np.array_equal(again.predict_proba(frame), model.predict_proba(frame))
     with pytest.raises(UsageError, match="only models that one can are asked for"):
         fit(frame, "sold", checkpoint=reader, interpretable=True, verbose=False, columns={"kinds": {"note": "text"}})
+    with pytest.raises(UsageError, match="checkpoint=5 must be a folder, or a name on the hub, not a int"):
+        fit(frame, "sold", checkpoint=5, verbose=False, columns={"kinds": {"note": "text"}})
 
 
 def test_a_bundle_declares_the_pieces_and_a_service_cuts_them(blend, tmp_path):

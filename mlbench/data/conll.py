@@ -19,9 +19,14 @@ from .dialect import Assumption, find_encoding
 __all__ = ['sentences_of', 'read_conll']
 
 # %% ../../nbs/05_data.conll.ipynb #f2063a0d
+def _tagged(cells: list[str]) -> bool:
+    "Whether a line ends with the tag of a piece: O, or a letter, a dash and a type."
+    return cells[-1] == "O" or cells[-1][1:2] == "-"
+
+
 def _remark(cells: list[str]) -> bool:
     "Whether a line is a comment or the beginning of a document."
-    return cells[0] == "-DOCSTART-" or (cells[0].startswith("#") and cells[-1] != "O" and cells[-1][1:2] != "-")
+    return cells[0] == "-DOCSTART-" or (cells[0].startswith("#") and not _tagged(cells))
 
 
 def sentences_of(
@@ -37,6 +42,9 @@ def sentences_of(
             if len(cells) != width or width < 2:
                 wanted = f"Expected a word and its tag, {max(width, 2)} cells on every line."
                 raise DataError(f"line {number} of {name} has {len(cells)} cells, {line[:60]!r}. {wanted}")
+            if not _tagged(cells):
+                wanted = "Expected O, B-TYPE or I-TYPE in the last column: pieces are found, and no parts of speech."
+                raise DataError(f"line {number} of {name} ends with {cells[-1]!r}, which is no tag. {wanted}")
             sentence.append(cells)
         elif sentence:
             yield sentence

@@ -283,11 +283,12 @@ def open_checkpoint(
             backbone = without_pooler(library.AutoModel.from_pretrained(checkpoint, config=settings, use_safetensors=True, dtype=torch.float32, **where))
             config = json.loads(backbone.config.to_json_string(use_diff=False))
             facts = _facts_of(checkpoint, where) if backbone.main_input_name == "pixel_values" else {}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+            pixels = _pixels_of(config, facts) if backbone.main_input_name == "pixel_values" else {}
+    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         wanted = "Expected a folder with config.json, model.safetensors and, for texts, tokenizer.json."
         raise UsageError(f"{str(checkpoint)!r} cannot be opened: {str(error).strip()[:300]}. {wanted}") from error
     if backbone.main_input_name == "pixel_values":
-        found = Opened(backbone, config, "", _pixels_of(config, facts))
+        found = Opened(backbone, config, "", pixels)
     elif backbone.main_input_name == "input_ids":
         tokenizer, most = open_tokenizer(checkpoint, download)
         found = Opened(backbone, config, tokenizer, {}, most)

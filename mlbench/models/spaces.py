@@ -272,8 +272,8 @@ _TAGS = [
     Dimension("embedding", 16, 128, log=True, help="numbers that a word becomes", unit="numbers", source=f"{_FOUND}, smaller: they are learnt here"),
     Dimension("batch_size", choices=(8, 16, 32), help="sentences of a step", unit="sentences", source=f"{_FOUND} (1 to 32)"),
 ]
-for _kind, _most in (("bilstm_crf", 3), ("transformer_crf", 4)):
-    _layers = Dimension("depth", 1, _most, help="layers of the encoder", unit="layers", source=f"{_FOUND} (1 to 3)")
+for _kind, _most, _source in (("bilstm_crf", 3, f"{_FOUND} (1 to 3)"), ("transformer_crf", 4, "Vaswani et al. 2017 (6), smaller")):
+    _layers = Dimension("depth", 1, _most, help="layers of the encoder", unit="layers", source=_source)
     SPACES[_kind] = [replace(d, tasks=TAGGING) for d in [*_TAGS, _layers]]
 
 # %% ../../nbs/49_models.spaces.ipynb #7c0d3a46

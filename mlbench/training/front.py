@@ -179,9 +179,9 @@ def fit(
     check_limits(time_limit, memory_gb)
     with shown_progress(verbose):
         asked = _question(data, target, known)
+        elsewhere = from_checkpoint(asked.problem, asked.plan, checkpoint, download, interpretable)
         warned = _warned(asked, time_limit)
         left = lambda: None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
-        elsewhere = from_checkpoint(asked.problem, asked.plan, checkpoint, download, interpretable)
         asked, cut = _in_time(asked, left(), n_jobs, seed, replay, [spec.style for spec in elsewhere])
         arena = _arena(asked, seed, n_jobs, left(), time_limit and RESERVE * time_limit, memory_gb)
         arena.budget = time_limit

@@ -145,6 +145,8 @@ def from_checkpoint(
     "A checkpoint as candidates; raises `UsageError` where it cannot be opened, finds nothing to read, or a person has to follow the model."
     if not checkpoint:
         return []
+    if not isinstance(checkpoint, str | Path):
+        raise UsageError(f"checkpoint={checkpoint!r} must be a folder, or a name on the hub, not a {type(checkpoint).__name__}.")
     from mlbench.models.opening import look_at_checkpoint
 
     if problem.constraints.interpretable if readable is None else readable:
