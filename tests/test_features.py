@@ -250,3 +250,15 @@ def test_open_advice_is_told(frame):
 
 def test_parts_are_told_once():
     assert PARTS[:5] == ("year", "month", "day", "weekday", "hour") and len(set(PARTS)) == len(PARTS)
+
+
+def test_rows_of_the_whole_table_count_where_a_sample_is_looked_at(monkeypatch):
+    from mlbench.features import preview
+
+    monkeypatch.setattr(preview, "ROWS", 30)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(300, 40)), columns=[f"c{n}" for n in range(40)]).assign(y=rng.choice(["a", "b"], 300))
+    fitted = fit_features(make_plan(infer_schema(frame), problem_of(), frame), frame, infer_schema(frame))
+    checks = check_features(fitted).set_index("check")
+    assert len(fitted.rows) == 30 and checks.loc["there are more rows than features", "passed"]
+    assert checks.loc["there are more rows than features", "seen"] == "300 rows, 40 features"

@@ -322,4 +322,6 @@ def changes_figure(
     count = len({c.column for c in changes if c.column in kinds and c.what in _ORDER})
     title = f"{plural(count, 'column')} of {len(plan.inputs)} are changed on the way; one for each sort of change"
     title = title if shown else "No column is changed on the way"
-    return figure_layout(figure, title, height=150 + 250 * max(len(shown), 1), legend=False).update_layout(margin_t=104).update_annotations(font_size=12)
+    if not shown:
+        figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    return figure_layout(figure, title, height=150 + 250 * len(shown), legend=False).update_layout(margin_t=104).update_annotations(font_size=12)

@@ -49,6 +49,7 @@ class FittedFeatures:
     names: pd.DataFrame  # one row per feature: `feature`, `column`
     transformer: Any = None  # the fitted transformer
     record: np.ndarray | None = None  # the whole record in the style "parts"
+    rows_in_all: int = 0  # of the table; `rows` may be a sample of them
 
     @property
     def scaled(self) -> bool:
@@ -138,7 +139,7 @@ def _fitted(plan: FeaturePlan, frame: pd.DataFrame, schema: Schema, styles: Sequ
         if record is not None:
             matrix = record["table"] if "table" in record.dtype.names else np.zeros((len(rows), 0))
             names = names.head(matrix.shape[1])
-        out[style] = FittedFeatures(plan, style, rows, matrix, names, transformer, record)
+        out[style] = FittedFeatures(plan, style, rows, matrix, names, transformer, record, len(frame))
     return out
 
 # %% ../../nbs/36_features.preview.ipynb #e6698bfb
@@ -376,7 +377,7 @@ def check_features(
     bad = int((~np.isfinite(finite)).sum()) if fitted.scaled else int(np.isinf(finite).sum())
     constant = [names[i] for i in _constant(matrix)]
     doubled = _same_columns(fitted)
-    n, width = matrix.shape
+    n, width = max(fitted.rows_in_all, matrix.shape[0]), matrix.shape[1]
     few = lambda items: ", ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
     rows = [
         ("every feature is a finite number", bad == 0, plural(bad, "cell") + " is not" if bad else "", "look for infinities in the data"),
